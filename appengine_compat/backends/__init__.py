@@ -1,0 +1,1 @@
+"""Where tasks go: the ``Backend`` protocol, the choice of one, and the backends."""

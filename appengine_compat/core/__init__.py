@@ -1,0 +1,1 @@
+"""The rules of Cloud Tasks as values and pure functions: no I/O, and time is always an argument."""

@@ -1,0 +1,1 @@
+"""What arrives: who calls, whether they may be believed, and what the app then sees."""

@@ -1,0 +1,1 @@
+"""``google.appengine.api``: taskqueue, queueinfo and ``wrap_wsgi_app``."""

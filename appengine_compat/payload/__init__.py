@@ -1,0 +1,1 @@
+"""What travels: callables made into bytes and back."""

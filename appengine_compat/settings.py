@@ -1,0 +1,319 @@
+"""Every setting, once: name, environment variable, default, what is allowed, and one sentence.
+
+Settings are read from the environment at each call, so that tests and late configuration work;
+``configure`` puts a value over the environment's. ``docs/configuration.md`` is generated from
+``SETTINGS`` and ``GOOGLE_VARIABLES``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from appengine_compat.errors import ConfigError
+
+T = TypeVar("T")
+PREFIX = "APPENGINE_COMPAT_"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting(Generic[T]):
+    """One setting: its value comes from ``configure``, else the environment, else the default."""
+
+    name: str
+    """The keyword of ``configure``."""
+    variable: str
+    parse: Callable[[str], T]
+    """Text to value; raises ValueError with words that say what is allowed."""
+    default: T
+    allowed: str
+    """What the value may be, units included, as the documentation and the errors say it."""
+    sentence: str
+    default_text: str = ""
+    """How the documentation shows the default, where ``str(default)`` would not do."""
+
+    def get(self, environ: Mapping[str, str] | None = None) -> T:
+        """Return the value that holds now.
+
+        Raises:
+            ConfigError: the environment variable's text is not allowed.
+        """
+        if self.name in _configured:
+            value: T = _configured[self.name]
+            return value
+        text = (os.environ if environ is None else environ).get(self.variable, "")
+        if not text.strip():
+            return self.default
+        return self.read(text)
+
+    def read(self, text: str) -> T:
+        """Parse a text as this setting's value.
+
+        Raises:
+            ConfigError: it is not allowed; the text names variable, value and what is.
+        """
+        try:
+            return self.parse(text.strip())
+        except ValueError as error:
+            detail = f" ({error})" if str(error) else ""
+            shown = "a value (not shown: it may be secret)" if self.is_secret else repr(text)
+            raise ConfigError(
+                f"{self.variable} is {shown}, which is not allowed{detail}: "
+                f"set it to {self.allowed}, or unset it.",
+                setting=self.variable,
+            ) from None
+
+    @property
+    def is_set(self) -> bool:
+        """Whether anything but the default holds."""
+        return self.name in _configured or bool(os.environ.get(self.variable, "").strip())
+
+    @property
+    def is_secret(self) -> bool:
+        """Whether the value must never be shown."""
+        return self.name in {"signing_keys", "redis_url"}
+
+
+_configured: dict[str, Any] = {}
+
+
+def configure(**values: object) -> None:
+    """Set settings from code; they win over the environment until set to None.
+
+    Args:
+        values: setting names (the variable's name, in lower case, without its prefix) and
+            their values, as text like the environment's.
+
+    Raises:
+        ConfigError: an unknown name, or a value that is not allowed.
+    """
+    by_name = {setting.name: setting for setting in SETTINGS}
+    parsed: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in by_name:
+            raise ConfigError(
+                f"There is no setting {name!r}{_nearest(name, by_name)}.", setting=name
+            )
+        parsed[name] = None if value is None else by_name[name].read(str(value))
+    for name, value in parsed.items():
+        if value is None:
+            _configured.pop(name, None)
+        else:
+            _configured[name] = value
+
+
+def check(environ: Mapping[str, str] | None = None) -> None:
+    """Refuse unknown ``APPENGINE_COMPAT_*`` names and values that are not allowed.
+
+    Raises:
+        ConfigError: naming the first variable at fault, its value and what is allowed.
+    """
+    environ = os.environ if environ is None else environ
+    known = {setting.variable: setting for setting in SETTINGS}
+    for variable in sorted(environ):
+        if variable.startswith(PREFIX) and variable not in known:
+            raise ConfigError(
+                f"{variable} is set, but there is no such setting{_nearest(variable, known)}. "
+                "Unset it, or see docs/configuration.md for those that exist.",
+                setting=variable,
+            )
+    for setting in SETTINGS:
+        setting.get(environ)
+
+
+def _nearest(name: str, known: Mapping[str, object]) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+# --- parsers -------------------------------------------------------------------------------
+
+
+def _text(text: str) -> str:
+    return text
+
+
+def _comma_list(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _one_of(*allowed: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text.lower() not in allowed:
+            raise ValueError
+        return text.lower()
+
+    return parse
+
+
+def _whole_number(lowest: int, highest: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        number = int(text) if text.isascii() and text.isdigit() else lowest - 1
+        if not lowest <= number <= highest:
+            raise ValueError
+        return number
+
+    return parse
+
+
+def _targets(text: str) -> Mapping[str, str]:
+    """``service=address`` pairs; a bare address, ``appengine`` or ``ngrok`` stands under ""."""
+    table: dict[str, str] = {}
+    for part in _comma_list(text):
+        service, separator, address = part.partition("=")
+        if not separator or "://" in service:
+            service, address = "", part
+        service, address = service.strip(), address.strip().rstrip("/")
+        if address not in ("appengine", "ngrok") and not address.startswith(
+            ("http://", "https://")
+        ):
+            raise ValueError(f"{part!r} has no http:// or https:// address")
+        if service in table:
+            raise ValueError(f"{service or 'the address for all services'!r} is given twice")
+        table[service] = address
+    return table
+
+
+def _key_pairs(text: str) -> tuple[tuple[str, str], ...]:
+    pairs = []
+    for number, part in enumerate(_comma_list(text), 1):
+        key_id, separator, secret = part.partition(":")
+        if not separator or not key_id or len(secret) < 16:
+            raise ValueError(f"pair {number} is not id:secret with 16 characters or more")
+        pairs.append((key_id, secret))
+    if len({key_id for key_id, _ in pairs}) != len(pairs):
+        raise ValueError("a key id is given twice")
+    return tuple(pairs)
+
+
+# --- the table -----------------------------------------------------------------------------
+
+BACKEND: Setting[str | None] = Setting(
+    "backend",
+    PREFIX + "BACKEND",
+    _one_of("cloudtasks", "embedded", "rq"),
+    None,
+    "cloudtasks, embedded or rq",
+    "Where tasks go.",
+    "chosen by platform",
+)
+PROJECT: Setting[str | None] = Setting(
+    "project",
+    PREFIX + "PROJECT",
+    _text,
+    None,
+    "a Google Cloud project id",
+    "The project that holds the queues; else Google's own variables, else the metadata server.",
+    "found",
+)
+LOCATION: Setting[str | None] = Setting(
+    "location",
+    PREFIX + "LOCATION",
+    _text,
+    None,
+    "a region, such as us-central1",
+    "The location of the queues; else Google's own variables, else the metadata server.",
+    "found",
+)
+TARGETS: Setting[Mapping[str, str]] = Setting(
+    "targets",
+    PREFIX + "TARGETS",
+    _targets,
+    {},
+    "service=https://… pairs, comma-separated, or one address for all services, or appengine, "
+    "or ngrok",
+    "Which address each service's tasks are delivered to.",
+    "none",
+)
+SERVICE_ACCOUNT: Setting[tuple[str, ...]] = Setting(
+    "service_account",
+    PREFIX + "SERVICE_ACCOUNT",
+    _comma_list,
+    (),
+    "service account e-mail addresses, comma-separated",
+    "Who tasks come as: the first is put on tasks, all are believed on arrival.",
+    "none",
+)
+AUDIENCE: Setting[str | None] = Setting(
+    "audience",
+    PREFIX + "AUDIENCE",
+    _text,
+    None,
+    "the audience of the identity token, usually the service's address",
+    "For whom tasks come: put on tasks, and required on arrival.",
+    "the target's address",
+)
+SIGNING_KEYS: Setting[tuple[tuple[str, str], ...]] = Setting(
+    "signing_keys",
+    PREFIX + "SIGNING_KEYS",
+    _key_pairs,
+    (),
+    "id:secret pairs, comma-separated, secrets of 16 characters or more",
+    "Keys that sign payloads: the first signs, all verify.",
+    "none",
+)
+QUEUE_YAML: Setting[str | None] = Setting(
+    "queue_yaml",
+    PREFIX + "QUEUE_YAML",
+    _text,
+    None,
+    "a path",
+    "The queue.yaml that the embedded service reads.",
+    "queue.yaml in the working directory, if there",
+)
+DB: Setting[str] = Setting(
+    "db",
+    PREFIX + "DB",
+    _text,
+    ".appengine-compat/tasks.db",
+    "a path",
+    "The embedded service's database file.",
+)
+THREADS: Setting[int] = Setting(
+    "threads",
+    PREFIX + "THREADS",
+    _whole_number(1, 1000),
+    8,
+    "a whole number from 1 to 1000",
+    "How many tasks the embedded service runs at once in one process.",
+)
+REDIS_URL: Setting[str | None] = Setting(
+    "redis_url",
+    PREFIX + "REDIS_URL",
+    _text,
+    None,
+    "a redis:// address",
+    "The Redis server of the rq backend.",
+    "none",
+)
+
+SETTINGS: tuple[Setting[Any], ...] = (
+    BACKEND,
+    PROJECT,
+    LOCATION,
+    TARGETS,
+    SERVICE_ACCOUNT,
+    AUDIENCE,
+    SIGNING_KEYS,
+    QUEUE_YAML,
+    DB,
+    THREADS,
+    REDIS_URL,
+)
+
+GOOGLE_VARIABLES: tuple[tuple[str, str], ...] = (
+    ("CLOUD_TASKS_EMULATOR_HOST", "`host:port` of a plain-text Cloud Tasks endpoint to use."),
+    ("GOOGLE_CLOUD_PROJECT", "The project, where `APPENGINE_COMPAT_PROJECT` is not set."),
+    ("GAE_ENV", "Set by App Engine: `standard` there."),
+    ("GAE_APPLICATION", "Set by App Engine: the application id, with its region prefix."),
+    ("GAE_SERVICE", "Set by App Engine: the service that runs; tasks stay on it by default."),
+    ("GAE_VERSION", "Set by App Engine: the version that runs; tasks stay on it by default."),
+    ("K_SERVICE", "Set by Cloud Run: the service that runs."),
+    (
+        "DEFERRED_USE_CROSS_COMPATIBLE_PICKLE_PROTOCOL",
+        "As on App Engine: any text makes payloads use pickle protocol 0.",
+    ),
+)
