@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from appengine_compat.installation import install
     from appengine_compat.settings import configure
 
 __version__ = "0.1.0"
@@ -14,9 +15,10 @@ __version__ = "0.1.0"
 # cold many times an hour.
 _HOMES = {
     "configure": "appengine_compat.settings",
+    "install": "appengine_compat.installation",
 }
 
-__all__ = ["__version__", "configure"]
+__all__ = ["__version__", "configure", "install"]
 
 
 def __getattr__(name: str) -> object:

@@ -1,0 +1,98 @@
+# What a contributor types. It needs make and a Python 3.10 or later with venv and pip; all else
+# goes into .venv (the package, editable, and its tools) and .venv-sdk (Google's SDK, the oracle
+# of the parity tests).
+
+PYTHONS = python3.14 python3.13 python3.12 python3.11 python3.10 python3 python
+BIN = .venv/bin
+SDK_PYTHON = .venv-sdk/bin/python
+SDK = appengine-python-standard==3.1.0
+PIP_FLAGS = --quiet --disable-pip-version-check
+JOBS ?= auto
+PYTEST = $(BIN)/pytest --numprocesses $(JOBS) --maxprocesses 4 --dist loadgroup
+PYTEST_ARGS ?=
+
+.PHONY: help demo test check lint format types bench docs sdk clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo 'make demo     run the example app at http://localhost:8080'
+	@echo 'make test     run the tests, without those that build packages'
+	@echo 'make check    lint, types and all tests: what must pass before a commit'
+	@echo 'make format   put the code into shape'
+	@echo 'make bench    run every benchmark and print one table'
+	@echo 'make docs     write docs/configuration.md anew from the settings table'
+	@echo 'make sdk      make the environment with Google'"'"'s SDK that parity tests ask'
+	@echo 'make clean    remove what was built, environments included'
+
+# A name on PATH is no proof: version managers leave shims behind that only print an error, and
+# some distributions split ensurepip off.
+define make_venv
+	@if ! $(1)/bin/python -c 'import pip' >/dev/null 2>&1; then \
+	  for name in $(PYTHON) $(PYTHONS); do \
+	    if "$$name" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' \
+	      >/dev/null 2>&1; then found=$$name; break; fi; \
+	  done; \
+	  if [ -z "$$found" ]; then \
+	    echo 'No Python 3.10 or later with venv and pip was found on PATH.' >&2; \
+	    echo 'Install one (on Debian: apt-get install python3-venv), or name it: make PYTHON=...' >&2; \
+	    exit 1; \
+	  fi; \
+	  echo "Making $(1) with $$("$$found" --version)"; \
+	  "$$found" -m venv --clear $(1); \
+	fi
+endef
+
+.venv/.demo-ready: setup.cfg pyproject.toml
+	$(call make_venv,.venv)
+	@echo 'Installing appengine-compat and what the example needs'
+	@$(BIN)/python -m pip install $(PIP_FLAGS) --editable '.[dev]'
+	@touch $@
+
+.venv/.test-ready: setup.cfg pyproject.toml
+	$(call make_venv,.venv)
+	@echo 'Installing appengine-compat and what the tests need'
+	@$(BIN)/python -m pip install $(PIP_FLAGS) --editable '.[dev,test]'
+	@touch $@ .venv/.demo-ready
+
+.venv-sdk/.ready: Makefile
+	$(call make_venv,.venv-sdk)
+	@echo 'Installing $(SDK)'
+	@$(SDK_PYTHON) -m pip install $(PIP_FLAGS) $(SDK)
+	@touch $@
+
+sdk: .venv-sdk/.ready
+
+demo: .venv/.demo-ready
+	@cd examples/guestbook && ../../$(BIN)/appengine-compat dev default=main:app
+
+test: .venv/.test-ready
+	@$(PYTEST) -m 'not packaging' $(PYTEST_ARGS)
+
+check: lint types sdk
+	@AEC_TEST_SDK_PYTHON='$(CURDIR)/$(SDK_PYTHON)' $(PYTEST) $(PYTEST_ARGS)
+
+lint: .venv/.test-ready
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+format: .venv/.test-ready
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+# The legacy tree is imported as google.appengine and by no other name, so it is checked by that
+# name too: the link gives mypy the place that the signpost gives Python.
+types: .venv/.test-ready
+	@mkdir -p .types/google
+	@ln -sfn ../../appengine_compat/legacy .types/google/appengine
+	@MYPYPATH=.types $(BIN)/mypy -p appengine_compat -p google.appengine
+
+bench: .venv/.test-ready sdk
+	@AEC_TEST_SDK_PYTHON='$(CURDIR)/$(SDK_PYTHON)' $(BIN)/python benchmarks/run.py
+
+docs: .venv/.test-ready
+	@$(BIN)/python docs/generate.py
+
+clean:
+	rm -rf .venv .venv-sdk .venv-3.* .types build dist *.egg-info \
+	  .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
