@@ -1,1 +1,1 @@
-"""queue.yaml: read, checked, and turned into queues."""
+"""queue.yaml: reading it, and what becomes of it."""
