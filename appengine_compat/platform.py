@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import http.client
 import os
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import Enum
+
+from appengine_compat import settings
+from appengine_compat.errors import ConfigError
 
 
 class Platform(Enum):
@@ -29,3 +35,154 @@ def detect(environ: Mapping[str, str] | None = None) -> Platform:
     if environ.get("KUBERNETES_SERVICE_HOST"):
         return Platform.KUBERNETES
     return Platform.ELSEWHERE
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A value, and where it came from."""
+
+    value: str
+    source: str
+    """The variable, ``configure`` or "the metadata server"."""
+
+
+METADATA_TIMEOUT_SECONDS = 2.0
+PROJECT_VARIABLES = ("GOOGLE_CLOUD_PROJECT", "GAE_APPLICATION")
+LOCATION_VARIABLES = ("LOCATION_ID", "GAE_LOCATION", "GAE_REGION", "REGION_ID")
+
+_PROJECT = re.compile(r"\A[A-Za-z0-9:.\-]+\Z")
+_LOCATION = re.compile(r"\A[A-Za-z0-9\-]+\Z")
+# App Engine's application ids begin with the letter of the group of data centres they live in.
+_APPLICATION_PREFIX = re.compile(r"\A[a-z]+~")
+_ZONE = re.compile(r"\A([a-z]+-[a-z]+[0-9]+)-[a-z]\Z")
+# App Engine calls its two oldest regions by names that Cloud Tasks does not know.
+_LEGACY_REGIONS = {"us-central": "us-central1", "europe-west": "europe-west1"}
+_METADATA = "the metadata server"
+_from_metadata: dict[str, str] = {}
+
+
+def project() -> Found:
+    """Return the project that holds the queues, without App Engine's ``s~`` before it.
+
+    Raises:
+        ConfigError: it is not known, or not shaped like a project id; never a guess.
+    """
+    found = _configured(settings.PROJECT, PROJECT_VARIABLES)
+    if found is None:
+        found = Found(
+            _ask_for("The project", settings.PROJECT, PROJECT_VARIABLES, "project/project-id"),
+            _METADATA,
+        )
+    return _checked(
+        Found(_APPLICATION_PREFIX.sub("", found.value), found.source),
+        _PROJECT,
+        settings.PROJECT,
+    )
+
+
+def location() -> Found:
+    """Return the location of the queues, as Cloud Tasks names it.
+
+    Raises:
+        ConfigError: it is not known, or not shaped like a location; never a guess.
+    """
+    found = _configured(settings.LOCATION, LOCATION_VARIABLES)
+    if found is None:
+        paths = ("instance/region", "instance/zone")
+        answer = _ask_for("The location", settings.LOCATION, LOCATION_VARIABLES, *paths)
+        found = Found(answer, _METADATA)
+    region = _LEGACY_REGIONS.get(found.value, found.value)
+    return _checked(Found(region, found.source), _LOCATION, settings.LOCATION)
+
+
+def _configured(setting: settings.Setting[str | None], variables: tuple[str, ...]) -> Found | None:
+    value = setting.get()
+    if value:
+        in_environ = os.environ.get(setting.variable, "").strip() == value
+        return Found(value, setting.variable if in_environ else "configure")
+    for variable in variables:
+        value = os.environ.get(variable, "").strip()
+        if value:
+            return Found(value, variable)
+    return None
+
+
+def _checked(found: Found, shape: re.Pattern[str], setting: settings.Setting[str | None]) -> Found:
+    if shape.match(found.value):
+        return found
+    raise ConfigError(
+        f"{found.source} gives {found.value!r} for the {setting.name}, which is not shaped like "
+        f"one: set {setting.variable} to {setting.allowed}.",
+        setting=setting.variable,
+    )
+
+
+def _ask_for(
+    what: str, setting: settings.Setting[str | None], variables: tuple[str, ...], *paths: str
+) -> str:
+    """Return the first usable answer of the metadata server to these paths."""
+    failure = ""
+    for path in paths:
+        try:
+            answer = metadata(path).rpartition("/")[2]
+        except OSError as error:
+            failure = str(error)
+            if not isinstance(error, FileNotFoundError):
+                break
+            continue
+        if not path.endswith("zone"):
+            return answer
+        zone = _ZONE.match(answer)
+        if zone:
+            return zone[1]
+        failure = f"it runs in {answer!r}, which names no region"
+    raise ConfigError(
+        f"{what} of the queues is not known: none of {setting.variable}, {', '.join(variables)} "
+        f"is set, and the metadata server does not tell ({failure}). "
+        f"Set {setting.variable} to {setting.allowed}.",
+        setting=setting.variable,
+    )
+
+
+def metadata(path: str) -> str:
+    """Return what the metadata server of Google's platforms says under a path.
+
+    Answers are kept for the life of the process.
+
+    Args:
+        path: below ``computeMetadata/v1/``, such as ``project/project-id``.
+
+    Raises:
+        FileNotFoundError: it has nothing there.
+        OSError: it does not answer within ``METADATA_TIMEOUT_SECONDS``, or something else does.
+    """
+    # By address: where there is no such server, looking its name up can take long.
+    host = os.environ.get("GCE_METADATA_HOST") or "169.254.169.254"
+    key = f"{host}/{path}"
+    if key not in _from_metadata:
+        _from_metadata[key] = _fetch_metadata(host, path)
+    return _from_metadata[key]
+
+
+def _fetch_metadata(host: str, path: str) -> str:
+    connection = http.client.HTTPConnection(host, timeout=METADATA_TIMEOUT_SECONDS)
+    try:
+        connection.request(
+            "GET", f"/computeMetadata/v1/{path}", headers={"Metadata-Flavor": "Google"}
+        )
+        response = connection.getresponse()
+        text = response.read(65536).decode("utf-8", "replace").strip()
+    except http.client.HTTPException as error:
+        raise OSError(f"{host} answers something else than HTTP: {error!r}") from error
+    except OSError as error:
+        raise OSError(f"{host} does not answer: {error}") from error
+    finally:
+        connection.close()
+    # A captive portal or a proxy answers too; only the real one sends its flavor back.
+    if response.getheader("Metadata-Flavor") != "Google":
+        raise OSError(f"{host} is no metadata server of Google's")
+    if response.status == 404:
+        raise FileNotFoundError(f"{host} has no {path}")
+    if response.status != 200 or not text:
+        raise OSError(f"{host} answers {response.status} to {path}")
+    return text

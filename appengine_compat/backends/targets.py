@@ -1,18 +1,32 @@
 """Which service runs a task, and where that service is.
 
 A *service* is App Engine's word (once: module): ``_target`` names one, and without it a task
-stays on the service that enqueues.
+stays on the service that enqueues. The table of ``APPENGINE_COMPAT_TARGETS`` says where each
+service is: at an address, or on App Engine.
 """
 
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Mapping
 from contextvars import ContextVar
+
+from appengine_compat import settings
+from appengine_compat.backends.base import BackendError, Reason
+from appengine_compat.core.model import AppEngineRouting
 
 SERVICE: ContextVar[str] = ContextVar("appengine_compat_service")
 """The service whose code runs now, where one process serves several (``appengine-compat dev``)."""
 
 DEFAULT_SERVICE = "default"
+APP_ENGINE = "appengine"
+NGROK = "ngrok"
+EVERY_SERVICE = ""
+"""The table's key for an address that stands for all services."""
+
+_APP_ENGINE_HOST = re.compile(r"\A(?:(.*)\.)?[a-z0-9\-]+(?:\.[a-z]+\.r)?\.appspot\.com\Z")
+_PART = re.compile(r"\A(?!-)[a-z0-9\-]{1,100}\Z")
 
 
 def current_service() -> str:
@@ -21,3 +35,76 @@ def current_service() -> str:
     return (
         service or os.environ.get("GAE_SERVICE") or os.environ.get("K_SERVICE") or DEFAULT_SERVICE
     )
+
+
+def parse_target(text: str) -> AppEngineRouting:
+    """Take a ``_target`` apart.
+
+    Args:
+        text: ``service``, ``version.service`` or ``instance.version.service``, with ``.`` or
+            ``-dot-`` between, or a whole host name on appspot.com (or below
+            ``DEFAULT_VERSION_HOSTNAME``) that begins with one of them.
+
+    Raises:
+        BackendError: INVALID_TARGET: it is none of these.
+    """
+    parts = _without_domain(text.strip().lower().replace("-dot-", "."))
+    names = parts.split(".") if parts else [DEFAULT_SERVICE]
+    if len(names) > 3 or not all(_PART.match(name) for name in names):
+        raise BackendError(
+            Reason.INVALID_TARGET,
+            f"The target {text!r} is not one: give a service, version.service or "
+            "instance.version.service (small letters, digits and hyphens in each).",
+        )
+    instance, version, service = [""] * (3 - len(names)) + names
+    return AppEngineRouting(service=service, version=version, instance=instance)
+
+
+def _without_domain(host: str) -> str:
+    own = os.environ.get("DEFAULT_VERSION_HOSTNAME", "").strip().lower()
+    if own and (host == own or host.endswith("." + own)):
+        return host[: -len(own)].rstrip(".")
+    match = _APP_ENGINE_HOST.match(host)
+    return (match[1] or "") if match else host
+
+
+def find(target: str, table: Mapping[str, str]) -> AppEngineRouting | str:
+    """Return where a target's service is: an address, or the routing on App Engine.
+
+    Args:
+        target: as ``parse_target`` takes it.
+        table: from service to address, ``appengine`` or ``ngrok``. A key may be a whole
+            target, such as ``v2.worker``; it goes before the service's own.
+
+    Raises:
+        BackendError: INVALID_TARGET: it is not shaped like one, or its service is not in the
+            table.
+    """
+    routing = parse_target(target)
+    whole = ".".join(part for part in (routing.instance, routing.version, routing.service) if part)
+    for key in (whole, routing.service, EVERY_SERVICE):
+        address = table.get(key)
+        if address:
+            if address == APP_ENGINE:
+                return routing
+            return _ngrok_address() if address == NGROK else address
+    variable = settings.TARGETS.variable
+    known = ", ".join(sorted(table)) or "none"
+    raise BackendError(
+        Reason.INVALID_TARGET,
+        f"There is no service {routing.service!r} here (target {target!r}); those known are: "
+        f"{known}. Add {routing.service}=https://its-address to {variable}, or "
+        f"{routing.service}=appengine if it runs on App Engine.",
+    )
+
+
+def _ngrok_address() -> str:
+    from appengine_compat.backends import ngrok
+
+    return ngrok.public_address()
+
+
+def url(address: str, relative_url: str) -> str:
+    """Return the url of a path with query below an address, which may have a path itself."""
+    separator = "" if relative_url.startswith("/") else "/"
+    return f"{address.rstrip('/')}{separator}{relative_url}"
