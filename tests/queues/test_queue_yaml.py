@@ -134,8 +134,8 @@ FAULTS = [
     ("rate: 5/s\n- name: under_score", (4, 9), "1 to 100 letters, digits and hyphens"),
     ("rate: 5/s\n- mail", (4, 3), "a queue is a single value; it is a mapping"),
     ("rate: 5/s\n  bucket_size: " + "9" * 5000, (4, 16), "it is a whole number"),
-    ("rate: 5/s\n  retry_parameters: {task_age_limit: " + "9" * 400 + "d}", (4, 37), "as 2d"),
-    ("rate: 5/s\n  retry_parameters: {min_backoff_seconds: 1e999}", (4, 42), "it is a number"),
+    ("rate: 5/s\n  retry_parameters: {task_age_limit: " + "9" * 400 + "d}", (4, 38), "as 2d"),
+    ("rate: 5/s\n  retry_parameters: {min_backoff_seconds: 1e999}", (4, 43), "it is a number"),
     ("rate: 5/s\n  acl:\n  - email: x", (5, 5), "did you mean user_email?"),
 ]  # fmt: skip
 
