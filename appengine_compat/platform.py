@@ -25,9 +25,11 @@ class Platform(Enum):
 def detect(environ: Mapping[str, str] | None = None) -> Platform:
     """Return the platform, by the variables that it sets for every program."""
     environ = os.environ if environ is None else environ
-    if environ.get("GAE_ENV") in ("standard", "flex") or (
-        # The second-generation runtimes set GAE_ENV; flexible ones only these two.
-        environ.get("GAE_APPLICATION") and environ.get("GAE_INSTANCE")
+    kind = environ.get("GAE_ENV")
+    if kind in ("standard", "flex") or (
+        # The second-generation runtimes set GAE_ENV; flexible ones only these two. The old
+        # development server sets them all, with a kind of its own, and guards nothing.
+        kind != "localdev" and environ.get("GAE_APPLICATION") and environ.get("GAE_INSTANCE")
     ):
         return Platform.APP_ENGINE
     if environ.get("K_SERVICE") or environ.get("CLOUD_RUN_JOB"):
@@ -35,6 +37,10 @@ def detect(environ: Mapping[str, str] | None = None) -> Platform:
     if environ.get("KUBERNETES_SERVICE_HOST"):
         return Platform.KUBERNETES
     return Platform.ELSEWHERE
+
+
+ENDS_TLS = frozenset({Platform.APP_ENGINE, Platform.CLOUD_RUN})
+"""Where the front end takes the encryption off, and says so in X-Forwarded-Proto itself."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -177,6 +177,28 @@ def _whole_number(lowest: int, highest: int) -> Callable[[str], int]:
     return parse
 
 
+def _yes_or_no(text: str) -> bool:
+    try:
+        return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[
+            text.lower()
+        ]
+    except KeyError:
+        raise ValueError from None
+
+
+def _http_address(text: str) -> str:
+    if not text.startswith(("http://", "https://")):
+        raise ValueError
+    return text
+
+
+def _path_prefixes(text: str) -> tuple[str, ...]:
+    prefixes = _comma_list(text)
+    if not all(prefix.startswith("/") for prefix in prefixes):
+        raise ValueError
+    return prefixes
+
+
 def _targets(text: str) -> Mapping[str, str]:
     """``service=address`` pairs; a bare address, ``appengine`` or ``ngrok`` stands under ""."""
     table: dict[str, str] = {}
@@ -264,6 +286,35 @@ AUDIENCE: Setting[str | None] = Setting(
     "For whom tasks come: put on tasks, and required on arrival.",
     "the target's address",
 )
+OIDC_ISSUER: Setting[str | None] = Setting(
+    "oidc_issuer",
+    PREFIX + "OIDC_ISSUER",
+    _http_address,
+    None,
+    "an http:// or https:// address",
+    "Who issues the identity tokens of tasks, where that is not Google: the local service, whose "
+    "keys are then found below this address.",
+    "Google",
+)
+TRUST_PROXY: Setting[bool] = Setting(
+    "trust_proxy",
+    PREFIX + "TRUST_PROXY",
+    _yes_or_no,
+    False,
+    "1 or 0",
+    "Whether a proxy in front sets X-Forwarded-Proto and X-Forwarded-Host on every request, so "
+    "that they may be believed.",
+    "0; X-Forwarded-Proto is believed on App Engine and Cloud Run",
+)
+TASK_PATHS: Setting[tuple[str, ...]] = Setting(
+    "task_paths",
+    PREFIX + "TASK_PATHS",
+    _path_prefixes,
+    ("/_ah/queue/",),
+    "paths that begin with /, comma-separated",
+    "Which paths `require_task` keeps for tasks: those that begin with one of these.",
+    "/_ah/queue/",
+)
 SIGNING_KEYS: Setting[tuple[tuple[str, str], ...]] = Setting(
     "signing_keys",
     PREFIX + "SIGNING_KEYS",
@@ -298,6 +349,15 @@ THREADS: Setting[int] = Setting(
     "a whole number from 1 to 1000",
     "How many tasks the embedded service runs at once in one process.",
 )
+PICKLE_PROTOCOL: Setting[int | None] = Setting(
+    "pickle_protocol",
+    PREFIX + "PICKLE_PROTOCOL",
+    _whole_number(0, 5),
+    None,
+    "a whole number from 0 to 5",
+    "The pickle protocol of deferred payloads: 2 for workers that still run Python 2.",
+    "the highest, or 0 by Google's variable",
+)
 REDIS_URL: Setting[str | None] = Setting(
     "redis_url",
     PREFIX + "REDIS_URL",
@@ -315,10 +375,14 @@ SETTINGS: tuple[Setting[Any], ...] = (
     TARGETS,
     SERVICE_ACCOUNT,
     AUDIENCE,
+    OIDC_ISSUER,
+    TRUST_PROXY,
+    TASK_PATHS,
     SIGNING_KEYS,
     QUEUE_YAML,
     DB,
     THREADS,
+    PICKLE_PROTOCOL,
     REDIS_URL,
 )
 

@@ -1,0 +1,204 @@
+"""Why the door refuses: one table of codes, and how often each was used.
+
+The public text of a refusal names the check that failed and the setting or role that mends it.
+What was expected instead would help an attacker, and goes to the log only.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass
+
+_log = logging.getLogger("appengine_compat.handler")
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """One way to be refused."""
+
+    code: str
+    """Stable; documented in docs/security.md."""
+    status: int
+    """401 when nothing was shown, 403 when what was shown is wrong."""
+    reason: str
+    """What a caller may know."""
+
+
+class Refused(Exception):
+    """Raised by a check of the door that says no; never leaves the room.
+
+    Attributes:
+        refusal: which one.
+        detail: more for the log, never for the caller.
+    """
+
+    def __init__(self, refusal: Refusal, detail: str = "") -> None:
+        super().__init__(refusal.code)
+        self.refusal = refusal
+        self.detail = detail
+
+
+NO_CREDENTIALS = Refusal(
+    "AEC-NO-CREDENTIALS",
+    401,
+    "this address is for tasks, and nothing in the request shows that it is one. Off App Engine, "
+    "Cloud Tasks shows it by an OIDC token: set APPENGINE_COMPAT_SERVICE_ACCOUNT here and where "
+    "the task is enqueued.",
+)
+NOT_A_TASK = Refusal(
+    "AEC-TEST-NO-TASK",
+    403,
+    "Detected an attempted XSRF attack. The header 'X-AppEngine-Taskname' was not set.",
+)
+NOT_FROM_QUEUE = Refusal(
+    "AEC-TEST-ADDRESS",
+    403,
+    "Detected an attempted XSRF attack. This request did not originate from Task Queue.",
+)
+LOCAL_TOKEN = Refusal(
+    "AEC-LOCAL-TOKEN",
+    403,
+    "the local service's token is not one made for this task, this path and this database. The "
+    "app and the local service must use the same database: see APPENGINE_COMPAT_DB.",
+)
+APP_ENGINE_INCOMPLETE = Refusal(
+    "AEC-APP-ENGINE-HEADERS",
+    403,
+    "App Engine's task headers X-AppEngine-QueueName and X-AppEngine-TaskName did not both come.",
+)
+APP_ENGINE_ADDRESS = Refusal(
+    "AEC-APP-ENGINE-ADDRESS",
+    403,
+    "the connection does not come from App Engine's own front end. If this is not App Engine, "
+    "unset GAE_ENV, GAE_APPLICATION and GAE_INSTANCE.",
+)
+APP_ENGINE_SOURCE = Refusal(
+    "AEC-APP-ENGINE-SOURCE",
+    403,
+    "App Engine does not say that this request comes from its task queues.",
+)
+OIDC_NO_ACCOUNT = Refusal(
+    "AEC-OIDC-NO-ACCOUNT-SET",
+    403,
+    "a bearer token came, but this service believes no account yet. Set "
+    "APPENGINE_COMPAT_SERVICE_ACCOUNT to the service account that tasks come as.",
+)
+OIDC_MALFORMED = Refusal(
+    "AEC-OIDC-MALFORMED", 403, "the bearer token is not a signed JSON Web Token."
+)
+OIDC_ALGORITHM = Refusal(
+    "AEC-OIDC-ALGORITHM", 403, "the token is not signed with RS256, as Google's are."
+)
+OIDC_KEY = Refusal(
+    "AEC-OIDC-KEY",
+    403,
+    "the token names a key that its issuer does not publish. For another issuer than Google, set "
+    "APPENGINE_COMPAT_OIDC_ISSUER.",
+)
+OIDC_KEYS_UNREACHABLE = Refusal(
+    "AEC-OIDC-KEYS-UNREACHABLE",
+    403,
+    "the issuer's keys could not be fetched, so the token cannot be checked. Allow this service "
+    "to reach them (www.googleapis.com, or the address of APPENGINE_COMPAT_OIDC_ISSUER).",
+)
+OIDC_SIGNATURE = Refusal(
+    "AEC-OIDC-SIGNATURE", 403, "the token's signature does not fit its content."
+)
+OIDC_ISSUER = Refusal(
+    "AEC-OIDC-ISSUER",
+    403,
+    "the token was not issued by Google, nor by the issuer of APPENGINE_COMPAT_OIDC_ISSUER.",
+)
+OIDC_EXPIRED = Refusal(
+    "AEC-OIDC-EXPIRED",
+    403,
+    "the token is past its time, or not yet valid. Check the clock of this machine.",
+)
+OIDC_AUDIENCE = Refusal(
+    "AEC-OIDC-AUDIENCE",
+    403,
+    "the token is meant for another audience. Set APPENGINE_COMPAT_AUDIENCE to the same value "
+    "here and where the task is enqueued; behind a proxy see APPENGINE_COMPAT_TRUST_PROXY.",
+)
+OIDC_EMAIL = Refusal(
+    "AEC-OIDC-EMAIL", 403, "the token names no verified e-mail address of a service account."
+)
+OIDC_ACCOUNT = Refusal(
+    "AEC-OIDC-ACCOUNT",
+    403,
+    "the token's account is not one that this service believes. Enqueue as an account listed in "
+    "APPENGINE_COMPAT_SERVICE_ACCOUNT (the enqueuer needs roles/iam.serviceAccountUser on it).",
+)
+
+ALL: tuple[Refusal, ...] = (
+    NO_CREDENTIALS,
+    LOCAL_TOKEN,
+    APP_ENGINE_INCOMPLETE,
+    APP_ENGINE_ADDRESS,
+    APP_ENGINE_SOURCE,
+    OIDC_NO_ACCOUNT,
+    OIDC_MALFORMED,
+    OIDC_ALGORITHM,
+    OIDC_KEY,
+    OIDC_KEYS_UNREACHABLE,
+    OIDC_SIGNATURE,
+    OIDC_ISSUER,
+    OIDC_EXPIRED,
+    OIDC_AUDIENCE,
+    OIDC_EMAIL,
+    OIDC_ACCOUNT,
+    NOT_A_TASK,
+    NOT_FROM_QUEUE,
+)
+
+_LINES_PER_WINDOW = 5
+_WINDOW_SECONDS = 60.0
+
+_counts: Counter[str] = Counter()
+_windows: dict[str, tuple[float, int]] = {}
+_lock = threading.Lock()
+
+
+def counts() -> dict[str, int]:
+    """Return how often each code was used since the process started."""
+    with _lock:
+        return dict(_counts)
+
+
+def note(refusal: Refusal, method: str, path: str, address: str, detail: str) -> None:
+    """Count a refusal and log it, at most five lines a minute of each code.
+
+    Args:
+        refusal: why.
+        method: the request's method.
+        path: its path.
+        address: the address that the connection came from.
+        detail: what the caller must not be told; "" when there is nothing more to say.
+    """
+    now = time.monotonic()
+    with _lock:
+        _counts[refusal.code] += 1
+        total = _counts[refusal.code]
+        since, lines = _windows.get(refusal.code, (now, 0))
+        if now - since >= _WINDOW_SECONDS:
+            since, lines = now, 0
+        _windows[refusal.code] = (since, lines + 1)
+    if lines >= _LINES_PER_WINDOW:
+        return
+    # Everything that the caller chose goes through repr: no line of the log is theirs to write.
+    _log.warning(
+        "Refused %.16r %.300r from %.64r with %d %s: %s%s%s",
+        method,
+        path,
+        address,
+        refusal.status,
+        refusal.code,
+        refusal.reason,
+        f" ({detail})" if detail else "",
+        f" [{total} so far; the next of this minute are counted, not logged]"
+        if lines == _LINES_PER_WINDOW - 1
+        else "",
+    )
