@@ -41,6 +41,9 @@ GOOD: dict[str, list[tuple[str, Any]]] = {
             (("new", "0123456789abcde:"), ("old", "fedcba9876543210")),
         ),
     ],
+    "oidc_issuer": [("http://127.0.0.1:8124", "http://127.0.0.1:8124")],
+    "trust_proxy": [("1", True), ("true", True), ("Yes", True), ("0", False), ("no", False)],
+    "task_paths": [("/tasks/", ("/tasks/",)), ("/tasks/, /cron/", ("/tasks/", "/cron/"))],
     "queue_yaml": [("config/queue.yaml", "config/queue.yaml")],
     "db": [("/var/lib/app/tasks.db", "/var/lib/app/tasks.db")],
     "threads": [("1", 1), ("1000", 1000)],
@@ -62,6 +65,9 @@ BAD: dict[str, list[tuple[str, str]]] = {
         (":0123456789abcdef", "pair 1 is not id:secret"),
         ("k:0123456789abcdef,k:fedcba9876543210", "a key id is given twice"),
     ],
+    "oidc_issuer": [("accounts.example.com", "'accounts.example.com'")],
+    "trust_proxy": [("maybe", "'maybe'")],
+    "task_paths": [("tasks/", "'tasks/'")],
     "threads": [(text, repr(text)) for text in ("0", "1001", "-1", "2.5", "many", "\u0663")],
 }
 
