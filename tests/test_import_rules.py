@@ -18,7 +18,8 @@ PACKAGE = Path(appengine_compat.__file__).parent
 # From the ground up: a room imports from the layers below its own, never from its own or above.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("settings", "platform"),
+    ("settings",),
+    ("platform",),
     ("core",),
     ("local", "payload", "queues"),
     ("handler", "backends"),

@@ -87,7 +87,7 @@ def find(target: str, table: Mapping[str, str]) -> AppEngineRouting | str:
         if address:
             if address == APP_ENGINE:
                 return routing
-            return _ngrok_address() if address == NGROK else address
+            return _ngrok_address() if address == NGROK else _plain(address)
     variable = settings.TARGETS.variable
     known = ", ".join(sorted(table)) or "none"
     raise BackendError(
@@ -96,6 +96,16 @@ def find(target: str, table: Mapping[str, str]) -> AppEngineRouting | str:
         f"{known}. Add {routing.service}=https://its-address to {variable}, or "
         f"{routing.service}=appengine if it runs on App Engine.",
     )
+
+
+def _plain(address: str) -> str:
+    if "?" in address or "#" in address:
+        raise BackendError(
+            Reason.INVALID_TARGET,
+            f"The address {address!r} in {settings.TARGETS.variable} has a query or a fragment, "
+            "after which no task's path can stand: leave it out.",
+        )
+    return address
 
 
 def _ngrok_address() -> str:
