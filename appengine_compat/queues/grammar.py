@@ -140,6 +140,7 @@ def _entry(document: Document, node: yaml.Node) -> QueueEntry:
         name=name,
         mode=mode,
         rate=_rate(document, fields.get("rate"), where),
+        rate_text=document.text(fields["rate"], where + "rate") if "rate" in fields else "",
         bucket_size=_bucket_size(document, fields.get("bucket_size"), where),
         max_concurrent_requests=document.whole(
             fields.get("max_concurrent_requests"), where + "max_concurrent_requests"

@@ -1,4 +1,4 @@
-"""queue.yaml as values, and the ways to get them: ``read``, ``parse``, ``load``."""
+"""queue.yaml as values, and the ways to get them: ``find``, ``read``, ``parse``, ``load``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from appengine_compat.errors import ConfigError, QueueYamlError
 
 if TYPE_CHECKING:
     from appengine_compat.core.model import Queue
+
+FILE_NAMES = ("queue.yaml", "queue.yml", "WEB-INF/appengine-generated/queue.yaml")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +35,8 @@ class QueueEntry:
     """``push`` or ``pull``; None means push."""
     rate: float | None = None
     """Dispatches per second; None for pull queues only."""
+    rate_text: str = ""
+    """The rate as it is written, such as ``30/m``."""
     bucket_size: int | None = None
     max_concurrent_requests: int | None = None
     target: str | None = None
@@ -104,6 +108,12 @@ def parse(text: str, path: str = "queue.yaml") -> QueueFile:
             setting="APPENGINE_COMPAT_QUEUE_YAML",
         ) from None
     return queue_file(text, path)
+
+
+def find(folder: str | Path) -> Path | None:
+    """Return the queue.yaml of an app's folder, as App Engine's tools look for it, or None."""
+    candidates = (Path(folder, name) for name in FILE_NAMES)
+    return next((path for path in candidates if path.is_file()), None)
 
 
 def load(path: str | Path, parent: str) -> list[Queue]:

@@ -60,6 +60,7 @@ def test_every_field_is_read() -> None:
         name="mail",
         mode="push",
         rate=0.5,
+        rate_text="30/m",
         bucket_size=40,
         max_concurrent_requests=7,
         target="v1.worker",
@@ -78,7 +79,7 @@ def test_every_field_is_read() -> None:
 
 def test_what_is_not_said_is_none() -> None:
     (entry,) = parse(one_queue("rate: 5/s")).queues
-    assert entry == QueueEntry(name="mail", rate=5.0, line=2)
+    assert entry == QueueEntry(name="mail", rate=5.0, rate_text="5/s", line=2)
     assert not entry.is_pull
 
 
@@ -194,6 +195,17 @@ def test_a_byte_order_mark_is_no_fault(tmp_path) -> None:
     path = tmp_path / "queue.yaml"
     path.write_bytes(b"\xef\xbb\xbfqueue:\r\n- name: a\r\n  rate: 1/s\r\n")
     assert [entry.name for entry in queue_yaml.read(path).queues] == ["a"]
+
+
+@pytest.mark.parametrize(
+    "name", ["queue.yaml", "queue.yml", "WEB-INF/appengine-generated/queue.yaml"]
+)
+def test_a_folders_file_is_found(name: str, tmp_path) -> None:
+    assert queue_yaml.find(tmp_path) is None
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("queue:\n")
+    assert queue_yaml.find(tmp_path) == path
 
 
 @given(st.text(max_size=60) | st.text("queue: -\nnamertes/5&*!<{[]}#'\"", max_size=80))
