@@ -29,20 +29,6 @@ _ROOT = "google.appengine"
 _SHARED = "google.appengine.api"
 _OURS = ("google.appengine.api.taskqueue", "google.appengine.ext.deferred")
 
-LEGACY_MODULES: tuple[str, ...] = (
-    _ROOT,
-    _SHARED,
-    "google.appengine.api.queueinfo",
-    "google.appengine.api.taskqueue",
-    "google.appengine.api.taskqueue.taskqueue",
-    "google.appengine.api.taskqueue.taskqueue_stub",
-    "google.appengine.ext.deferred",
-    "google.appengine.ext.deferred.deferred",
-    "google.appengine.ext.deferred.handler",
-    "google.appengine.ext.testbed",
-)
-"""The legacy modules that appengine-compat has: what ``sources`` looks up."""
-
 _lock = threading.Lock()
 
 
@@ -76,9 +62,9 @@ def sources() -> dict[str, str]:
     """Return which file serves each legacy module now, importing none of them.
 
     Returns:
-        Module name to file, for the modules of ``LEGACY_MODULES`` that anyone serves.
+        Module name to file, sorted, for every public module that appengine-compat has there.
     """
-    specs = {name: _resolve(name) for name in LEGACY_MODULES}
+    specs = {name: _resolve(name) for name in _legacy_modules()}
     return {name: spec.origin for name, spec in specs.items() if spec and spec.origin}
 
 
@@ -150,6 +136,17 @@ def _is_ours(name: str) -> bool:
 def _is_signpost(spec: ModuleSpec | None) -> bool:
     # The signpost is a module that makes itself a package; the SDK's is a package by its folder.
     return bool(spec and spec.origin and Path(spec.origin).name == "appengine.py")
+
+
+def _legacy_modules() -> list[str]:
+    names = set()
+    for file in _LEGACY.rglob("*.py"):
+        parts = file.relative_to(_LEGACY).with_suffix("").parts
+        if parts[-1] == "__init__":
+            parts = parts[:-1]
+        if not any(part.startswith("_") for part in parts):
+            names.add(".".join((_ROOT, *parts)))
+    return sorted(names)
 
 
 def _resolve(name: str) -> ModuleSpec | None:
