@@ -63,7 +63,8 @@ endef
 sdk: .venv-sdk/.ready
 
 demo: .venv/.demo-ready
-	@cd examples/guestbook && ../../$(BIN)/appengine-compat dev default=main:app
+	@cd examples/guestbook && ../../$(BIN)/appengine-compat dev main:app \
+	  py3-web=web:app py3-tasks-io=tasks_io:app
 
 test: .venv/.test-ready
 	@$(PYTEST) -m 'not packaging' $(PYTEST_ARGS)
