@@ -80,6 +80,10 @@ class PayloadError(CompatError, ValueError):
     """A payload cannot be made or read."""
 
 
+class DeferWarning(UserWarning):
+    """A call was deferred that is likely to fail, or to do nothing, when its task runs."""
+
+
 class ApiError(CompatError):
     """What a Cloud Tasks v2 operation answers when it refuses.
 

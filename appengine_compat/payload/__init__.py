@@ -1,1 +1,1 @@
-"""What travels: callables made into bytes and back."""
+"""What travels: calls as pickles that both sides can read."""

@@ -1,0 +1,132 @@
+"""Calls too large for a task of App Engine's size: 102,400 bytes.
+
+Beside Google's SDK the payload is stored in the datastore, as App Engine's library did, so that
+either library can run what the other has enqueued. Alone it goes straight to the backend, which
+takes ten times as much.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from google.appengine.api import taskqueue
+from google.appengine.ext.deferred import deferred
+
+_SDK_NEEDED = (
+    "{name} is Google's SDK's: install it (pip install appengine-python-standard) and call "
+    "appengine_compat.install() first. appengine-compat itself needs no datastore."
+)
+
+
+def add(
+    payload: bytes, queue: str, options: dict[str, Any], adding: dict[str, Any]
+) -> taskqueue.Task:
+    """Add a call whose payload is larger than App Engine's tasks.
+
+    Args:
+        payload: the pickle.
+        queue: the queue's name.
+        options: for ``Task``, the payload left out.
+        adding: for ``Task.add``.
+
+    Returns:
+        The task as added: beside the SDK the small one that names the stored payload.
+
+    Raises:
+        taskqueue.Error: the task is refused, or cannot be added; nothing stays stored then.
+    """
+    if _datastore() is None or _is_in_transaction():
+        # In a transaction an entity of its own could need a cross-group one, and would be
+        # bound to the commit even where the task is not.
+        task = taskqueue.Task(payload=payload, _size_check=False, **options)
+        return task.add(queue, **adding)
+    entity = deferred._DeferredTaskEntity(data=payload)
+    key = entity.put()
+    try:
+        small = deferred.serialize(deferred.run_from_datastore, str(key))
+        return taskqueue.Task(payload=small, **options).add(queue, **adding)
+    except BaseException:
+        entity.delete()
+        raise
+
+
+def run_stored(key: str) -> Any:
+    """Make the call whose payload is stored, then remove it unless it will be tried again."""
+    if _datastore() is None:
+        raise deferred.PermanentTaskFailure(
+            f"The payload of this task lies in the datastore under the key {key!r}. "
+            + _SDK_NEEDED.format(name="Reading it")
+        )
+    entity = deferred._DeferredTaskEntity.get(key)
+    if entity is None:
+        raise deferred.PermanentTaskFailure(
+            f"The payload of this task was in the datastore under the key {key!r}, and is gone: "
+            "the task has run before, or something deleted it."
+        )
+    try:
+        result = deferred.run(entity.data)
+    except deferred.PermanentTaskFailure:
+        _remove(entity, key)
+        raise
+    _remove(entity, key)
+    return result
+
+
+def _remove(entity: Any, key: str) -> None:
+    try:
+        entity.delete()
+    except Exception:
+        # The call was made; failing now would only make it a second time.
+        logging.warning("The stored payload %s of a task that has run stays", key, exc_info=True)
+
+
+def require_db(name: str) -> Any:
+    """Return the SDK's ``google.appengine.ext.db``.
+
+    Args:
+        name: what asks for it.
+
+    Raises:
+        AttributeError: there is none; the text says what to install.
+    """
+    db = _datastore()
+    if db is None:
+        raise AttributeError(_SDK_NEEDED.format(name=name))
+    return db
+
+
+def entity_class() -> type:
+    """Return the model of stored payloads, made once, of the SDK's ``db``.
+
+    Raises:
+        AttributeError: there is no SDK.
+    """
+    db = require_db("_DeferredTaskEntity")
+    found: type | None = vars(deferred).get("_DeferredTaskEntity")
+    if found is None:
+        found = type(
+            "_DeferredTaskEntity",
+            (db.Model,),
+            {
+                "__module__": deferred.__name__,
+                "__doc__": "A payload too large for a task.",
+                "data": db.BlobProperty(required=True),
+            },
+        )
+        vars(deferred)["_DeferredTaskEntity"] = found
+    return found
+
+
+def _datastore() -> Any:
+    try:
+        from google.appengine.ext import db
+    except ImportError:
+        return None
+    return db
+
+
+def _is_in_transaction() -> bool:
+    from google.appengine.ext import db, ndb
+
+    return bool(db.is_in_transaction() or ndb.in_transaction())
