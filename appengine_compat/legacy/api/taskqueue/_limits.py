@@ -1,0 +1,36 @@
+"""The numbers and patterns of App Engine's task queue, checked before a task leaves the process."""
+
+from __future__ import annotations
+
+import datetime
+import re
+
+MAX_QUEUE_NAME_LENGTH = 100
+MAX_TASK_NAME_LENGTH = 500
+MAX_TASK_SIZE_BYTES = 100 * 1024
+MAX_PUSH_TASK_SIZE_BYTES = MAX_TASK_SIZE_BYTES
+MAX_PULL_TASK_SIZE_BYTES = 1024 * 1024
+MAX_TRANSACTIONAL_REQUEST_SIZE_BYTES = 1024 * 1024
+MAX_TASKS_PER_ADD = 100
+MAX_TASKS_PER_LEASE = 1000
+MAX_LEASE_SECONDS = 7 * 24 * 3600
+MAX_TAG_LENGTH = 500
+MAX_URL_LENGTH = 2083
+MIN_DISPATCH_DEADLINE = datetime.timedelta(seconds=15)
+MAX_DISPATCH_DEADLINE = datetime.timedelta(hours=24)
+
+DEFAULT_QUEUE = "default"
+DEFAULT_QUEUE_PATH = "/_ah/queue"
+MAX_COUNTDOWN_SECONDS = 30 * 24 * 3600
+MAX_TASKS_PER_TRANSACTION = 5
+MAX_DELETES_PER_CALL = 1000
+
+TASK_NAME_PATTERN = rf"^[a-zA-Z0-9_-]{{1,{MAX_TASK_NAME_LENGTH}}}$"
+TASK_NAME_RE = re.compile(TASK_NAME_PATTERN)
+QUEUE_NAME_PATTERN = rf"^[a-zA-Z0-9-]{{1,{MAX_QUEUE_NAME_LENGTH}}}$"
+QUEUE_NAME_RE = re.compile(QUEUE_NAME_PATTERN)
+
+BODY_METHODS = frozenset({"POST", "PUT", "PULL"})
+QUERY_METHODS = frozenset({"GET", "HEAD", "DELETE", "PUT"})
+"""Methods whose ``params`` go into the URL."""
+METHODS = BODY_METHODS | QUERY_METHODS
