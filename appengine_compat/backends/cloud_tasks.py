@@ -235,7 +235,7 @@ class CloudTasksBackend:
                 failure = failures.get(position)
                 if failure is None:
                     outcomes[index] = Outcome(task_id)
-                elif failure.code in errors.PASSING and may_repeat:
+                elif may_repeat and errors.is_passing(failure):
                     again.append(index)
                 else:
                     refused = self._refusal(failure, queue, requests[index], task_id, budget.tries)
@@ -308,7 +308,7 @@ class CloudTasksBackend:
             try:
                 return self._connection.call(rpc, request, budget.try_seconds(), metadata)
             except ApiError as error:
-                if error.code not in errors.PASSING or not budget.may_try_again():
+                if not errors.is_passing(error) or not budget.may_try_again():
                     raise
                 budget.pause()
 

@@ -163,7 +163,9 @@ def _by_method(client: tasks_v2.CloudTasksClient, rpc: Rpc) -> Callable[..., Any
         # The routing header among the metadata is one that the method makes itself.
         del metadata
         wrapped = request if rpc.request is None else rpc.request.wrap(request)
-        return method(request=wrapped, timeout=timeout, retry=None)
+        answer = method(request=wrapped, timeout=timeout, retry=None)
+        # A batch comes back as a future; what the service answered is within.
+        return getattr(answer, "operation", answer)
 
     return call
 
@@ -183,7 +185,7 @@ def _error_code(error: api_exceptions.GoogleAPICallError) -> str:
     return "UNKNOWN"
 
 
-_CODES_BY_NUMBER = {status.value[0]: status.name for status in grpc.StatusCode}
+_CODES_BY_NUMBER: dict[int, str] = {status.value[0]: status.name for status in grpc.StatusCode}
 _CODES_OF_CLASSES: tuple[tuple[type[api_exceptions.GoogleAPICallError], str], ...] = (
     (api_exceptions.Aborted, "ABORTED"),
     (api_exceptions.Conflict, "ALREADY_EXISTS"),

@@ -26,6 +26,7 @@ _EXECUTOR_REASONS = {
     "TASK_TOO_LARGE": Reason.TASK_TOO_LARGE,
     "INVALID_TASK_NAME": Reason.INVALID_TASK_NAME,
     "INVALID_QUEUE_NAME": Reason.INVALID_QUEUE_NAME,
+    "INVALID_QUEUE_MODE": Reason.INVALID_QUEUE_MODE,
     "INVALID_URL": Reason.INVALID_URL,
     "INVALID_ETA": Reason.INVALID_ETA,
     "INVALID_DISPATCH_DEADLINE": Reason.INVALID_DISPATCH_DEADLINE,
@@ -124,10 +125,9 @@ _TABLE: tuple[tuple[str, str, Reason, str], ...] = (
     ),
 )
 
-PASSING = frozenset(
+_PASSING = frozenset(
     {"UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "INTERNAL", "RESOURCE_EXHAUSTED"}
 )
-"""Codes after which the same call may well succeed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +159,14 @@ CREATE = Operation("create", Reason.INVALID_REQUEST)
 DELETE = Operation("delete", Reason.UNKNOWN_TASK, "roles/cloudtasks.taskDeleter")
 PURGE = Operation("purge", Reason.UNKNOWN_QUEUE, "roles/cloudtasks.queueAdmin")
 STATS = Operation("tell the statistics of", Reason.UNKNOWN_QUEUE, "roles/cloudtasks.viewer")
+
+
+def is_passing(error: ApiError) -> bool:
+    """Tell whether the same call may well succeed when it is made again."""
+    if error.code not in _PASSING:
+        return False
+    word = _EXECUTOR_WORD.search(error.message)
+    return word is None or word[1] in ("TRANSIENT_ERROR", "INTERNAL_ERROR")
 
 
 def translate(

@@ -64,9 +64,9 @@ class Addressing:
         _write_app_engine(task.app_engine_http_request, found, request)
 
     def _write_http(self, message: Any, address: str, request: TaskRequest) -> None:
+        message.http_method = _method(request)
         _refuse_body("HttpRequest", request, limits.HTTP_BODY_METHODS)
         message.url = targets.url(address, request.relative_url)
-        message.http_method = _method(request)
         message.headers.update(headers.carry(request.headers))
         if request.payload:
             message.body = request.payload
@@ -85,9 +85,9 @@ class Addressing:
 
 
 def _write_app_engine(message: Any, routing: AppEngineRouting, request: TaskRequest) -> None:
+    message.http_method = _method(request)
     _refuse_body("AppEngineHttpRequest", request, limits.APP_ENGINE_BODY_METHODS)
     message.relative_uri = request.relative_url
-    message.http_method = _method(request)
     message.app_engine_routing.service = routing.service
     if routing.version:
         message.app_engine_routing.version = routing.version

@@ -25,7 +25,7 @@ NGROK = "ngrok"
 EVERY_SERVICE = ""
 """The table's key for an address that stands for all services."""
 
-_APP_ENGINE_HOST = re.compile(r"\A(?:(.*)\.)?[a-z0-9\-]+(?:\.[a-z]+\.r)?\.appspot\.com\Z")
+_APP_ENGINE_HOST = re.compile(r"\A(?:(.*?)\.)?[a-z0-9\-]+(?:\.[a-z]+\.r)?\.appspot\.com\Z")
 _PART = re.compile(r"\A(?!-)[a-z0-9\-]{1,100}\Z")
 
 
