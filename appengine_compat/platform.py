@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 import re
 from collections.abc import Mapping
@@ -171,6 +170,9 @@ def metadata(path: str) -> str:
 
 
 def _fetch_metadata(host: str, path: str) -> str:
+    # Here, since it doubles what importing costs, and most programs never ask.
+    import http.client
+
     connection = http.client.HTTPConnection(host, timeout=METADATA_TIMEOUT_SECONDS)
     try:
         connection.request(

@@ -7,7 +7,6 @@ Settings are read from the environment at each call, so that tests and late conf
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -143,6 +142,8 @@ def check(environ: Mapping[str, str] | None = None) -> None:
 
 
 def _nearest(name: str, known: Mapping[str, object]) -> str:
+    import difflib
+
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     return f"; did you mean {close[0]}?" if close else ""
 
