@@ -94,6 +94,11 @@ def trust_tests(enabled: bool) -> None:
     _tests_trusted = enabled
 
 
+def tests_are_trusted() -> bool:
+    """Tell whether a test stub is active."""
+    return _tests_trusted
+
+
 def verdict(environ: Environ) -> Verdict:
     """Tell whether a request is a task that may be believed.
 
