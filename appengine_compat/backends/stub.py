@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +32,7 @@ from appengine_compat.queues import queue_yaml
 from appengine_compat.queues.queue_yaml import QueueEntry
 
 DEFAULT_QUEUE = "default"
+StrPath = str | os.PathLike[str]
 PARENT = "projects/test/locations/test"
 
 _MICROSECONDS = 1_000_000
@@ -94,7 +96,7 @@ class StubBackend:
     def __init__(
         self,
         *,
-        queue_config: str | Path | Callable[[], str | Path | None] | None = None,
+        queue_config: StrPath | Callable[[], StrPath | None] | None = None,
         all_queues_valid: bool = False,
         now: Callable[[], float] = time.time,
         on_create: Callable[[StubTask], None] | None = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,7 +65,7 @@ class QueueFile:
     resume_paused_queues: bool = True
 
 
-def read(path: str | Path) -> QueueFile:
+def read(path: str | os.PathLike[str]) -> QueueFile:
     """Read a queue.yaml from disk.
 
     Raises:
@@ -110,13 +111,13 @@ def parse(text: str, path: str = "queue.yaml") -> QueueFile:
     return queue_file(text, path)
 
 
-def find(folder: str | Path) -> Path | None:
+def find(folder: str | os.PathLike[str]) -> Path | None:
     """Return the queue.yaml of an app's folder, as App Engine's tools look for it, or None."""
     candidates = (Path(folder, name) for name in FILE_NAMES)
     return next((path for path in candidates if path.is_file()), None)
 
 
-def load(path: str | Path, parent: str) -> list[Queue]:
+def load(path: str | os.PathLike[str], parent: str) -> list[Queue]:
     """Return the queues of a queue.yaml as they stand once deployed (see ``queues.deployed``).
 
     Pull queues are left out, with a warning: Cloud Tasks has none.
