@@ -25,7 +25,7 @@ NGROK = "ngrok"
 EVERY_SERVICE = ""
 """The table's key for an address that stands for all services."""
 
-_APP_ENGINE_HOST = re.compile(r"\A(?:(.*?)\.)?[a-z0-9\-]+(?:\.[a-z]+\.r)?\.appspot\.com\Z")
+_APP_ENGINE_HOST = re.compile(r"\A(.+?)(?:\.[a-z]+\.r)?\.appspot\.com\Z")
 _PART = re.compile(r"\A(?!-)[a-z0-9\-]{1,100}\Z")
 
 
@@ -65,7 +65,8 @@ def _without_domain(host: str) -> str:
     if own and (host == own or host.endswith("." + own)):
         return host[: -len(own)].rstrip(".")
     match = _APP_ENGINE_HOST.match(host)
-    return (match[1] or "") if match else host
+    # What is left ends in the project.
+    return match[1].rpartition(".")[0] if match else host
 
 
 def find(target: str, table: Mapping[str, str]) -> AppEngineRouting | str:
