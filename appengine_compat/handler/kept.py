@@ -228,16 +228,20 @@ def keep(environ: Mapping[str, Any], error: BaseException) -> KeptTask:
     if not _is_taken(task):
         _log.error("%s", to_log_line(task))
     for callback in tuple(_callbacks):
-        try:
-            callback(task)
-        except Exception:
-            _log.exception(
-                "The on_permanent_failure function %r failed for the task %r of the queue %r",
-                callback,
-                task.task_name,
-                task.queue,
-            )
+        _tell(callback, task)
     return task
+
+
+def _tell(callback: Callback, task: KeptTask) -> None:
+    try:
+        callback(task)
+    except Exception:
+        _log.exception(
+            "The on_permanent_failure function %r failed for the task %r of the queue %r",
+            callback,
+            task.task_name,
+            task.queue,
+        )
 
 
 def to_log_line(task: KeptTask) -> str:

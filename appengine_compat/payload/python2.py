@@ -56,10 +56,16 @@ class _AsciiUnpickler(pickle.Unpickler):
         return _find(module, name, super().find_class)
 
 
-class _Unpickler(pickle._Unpickler):
+# Standard, but not in the standard library's types: what the opcodes' methods are made for.
+_PurePython: Any = pickle._Unpickler
+
+
+class _Unpickler(_PurePython):  # type: ignore[misc]
     """The pure-Python unpickler, whose treatment of each opcode can be refined."""
 
-    dispatch = dict(pickle._Unpickler.dispatch)
+    stack: list[Any]
+    memo: dict[int, Any]
+    dispatch = dict(_PurePython.dispatch)
 
     def find_class(self, module: str, name: str) -> Any:
         return _find(module, name, super().find_class)

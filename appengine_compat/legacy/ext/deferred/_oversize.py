@@ -7,6 +7,7 @@ takes ten times as much.
 
 from __future__ import annotations
 
+import importlib
 import logging
 from typing import Any
 
@@ -40,15 +41,17 @@ def add(
         # In a transaction an entity of its own could need a cross-group one, and would be
         # bound to the commit even where the task is not.
         task = taskqueue.Task(payload=payload, _size_check=False, **options)
-        return task.add(queue, **adding)
+        large: taskqueue.Task = task.add(queue, **adding)
+        return large
     entity = deferred._DeferredTaskEntity(data=payload)
     key = entity.put()
     try:
-        small = deferred.serialize(deferred.run_from_datastore, str(key))
-        return taskqueue.Task(payload=small, **options).add(queue, **adding)
+        pointer = deferred.serialize(deferred.run_from_datastore, str(key))
+        small: taskqueue.Task = taskqueue.Task(payload=pointer, **options).add(queue, **adding)
     except BaseException:
         entity.delete()
         raise
+    return small
 
 
 def run_stored(key: str) -> Any:
@@ -120,13 +123,12 @@ def entity_class() -> type:
 
 def _datastore() -> Any:
     try:
-        from google.appengine.ext import db
+        return importlib.import_module("google.appengine.ext.db")
     except ImportError:
         return None
-    return db
 
 
 def _is_in_transaction() -> bool:
-    from google.appengine.ext import db, ndb
-
+    db = importlib.import_module("google.appengine.ext.db")
+    ndb = importlib.import_module("google.appengine.ext.ndb")
     return bool(db.is_in_transaction() or ndb.in_transaction())

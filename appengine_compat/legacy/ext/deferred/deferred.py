@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from google.appengine.api import taskqueue
 
 if TYPE_CHECKING:
-    from wsgiref.types import StartResponse, WSGIEnvironment
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 _DEFAULT_LOG_LEVEL = logging.INFO
 _TASKQUEUE_HEADERS = {"Content-Type": "application/octet-stream"}
@@ -223,8 +223,8 @@ def defer(obj: Any, *args: Any, **kwargs: Any) -> taskqueue.Task:
         _warn(problem)
     payload = serialize(obj, *args, **kwargs)
     try:
-        task = taskqueue.Task(payload=payload, **options)
-        return task.add(queue, **adding)
+        task: taskqueue.Task = taskqueue.Task(payload=payload, **options).add(queue, **adding)
+        return task
     except taskqueue.TaskTooLargeError:
         from google.appengine.ext.deferred import _oversize
 
@@ -269,11 +269,11 @@ class Handler:
             return refused
         if logging.root.isEnabledFor(_DEFAULT_LOG_LEVEL):
             _log_task_headers(environ)
-        from appengine_compat.handler import body
+        from appengine_compat.handler import request_body
 
         try:
-            payload = body.read(environ)
-        except body.BodyError as error:
+            payload = request_body.read(environ)
+        except request_body.BodyError as error:
             logging.error("%s", error)
             return (str(error), http.HTTPStatus(error.status), [_TASKQUEUE_RESPONSE_HEADERS])
         environ["appengine_compat.payload"] = payload
@@ -389,7 +389,7 @@ def __getattr__(name: str) -> Any:
 
         return _oversize.entity_class()
     if name == "TaskHandler":
-        from google.appengine.ext.deferred import _task_handler
+        from google.appengine.ext.deferred._task_handler import TaskHandler
 
-        return _task_handler.TaskHandler
+        return TaskHandler
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
