@@ -32,6 +32,7 @@ LEFT_TO_THE_SDK = [
     "google.appengine.ext.ndb",
     "google.appengine.ext.testbed",
 ]
+
 # What the SDK has no module for cannot be its.
 IN_THE_SDK = [name for name in SERVED if not name.endswith(".handler")]
 
