@@ -267,6 +267,7 @@ _OWN_OR_MOVED: dict[str, dict[str, tuple[str, str]]] = {
     "exceptions": {"StandardError": ("builtins", "Exception")},
     "new": {"instancemethod": ("types", "MethodType")},
     "os": {"getcwdu": ("os", "getcwd")},
+    "posix": {"getcwdu": ("os", "getcwd")},
     "sets": {"ImmutableSet": (_HERE, "ImmutableSet"), "Set": (_HERE, "Set")},
     "time": {"clock": ("time", "process_time")},
 }  # fmt: skip
