@@ -12,11 +12,20 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from appengine_compat.backends import choice
 from appengine_compat.backends.stub import StubBackend, StubQueue, StubTask
 from appengine_compat.queues import queue_yaml
+
+if TYPE_CHECKING:
+    _SdkStub = object
+else:
+    try:
+        # The testbed of Google's SDK puts a stub into its map only if it is one of these.
+        from google.appengine.api.apiproxy_stub import APIProxyStub as _SdkStub
+    except ImportError:
+        _SdkStub = object
 
 _log = logging.getLogger(__name__)
 
@@ -24,7 +33,7 @@ _TIME_FORMAT = "%Y/%m/%d %H:%M:%S"
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 
 
-class TaskQueueServiceStub(StubBackend):
+class TaskQueueServiceStub(StubBackend, _SdkStub):
     """The task queue of a test: a backend, and the methods by which tests look into it.
 
     Differs from App Engine's: tasks may be as large as Cloud Tasks takes them, refusals say what
