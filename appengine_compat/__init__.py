@@ -6,7 +6,13 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from appengine_compat.handler.after_response import (
+        after_response_middleware,
+        run_after_response,
+    )
+    from appengine_compat.handler.guard import require_task
     from appengine_compat.installation import install
+    from appengine_compat.routes import defer_middleware, install_defer_routes
     from appengine_compat.settings import configure
 
 __version__ = "0.1.0"
@@ -16,9 +22,23 @@ __version__ = "0.1.0"
 _HOMES = {
     "configure": "appengine_compat.settings",
     "install": "appengine_compat.installation",
+    "install_defer_routes": "appengine_compat.routes",
+    "defer_middleware": "appengine_compat.routes",
+    "require_task": "appengine_compat.handler.guard",
+    "run_after_response": "appengine_compat.handler.after_response",
+    "after_response_middleware": "appengine_compat.handler.after_response",
 }
 
-__all__ = ["__version__", "configure", "install"]
+__all__ = [
+    "__version__",
+    "after_response_middleware",
+    "configure",
+    "defer_middleware",
+    "install",
+    "install_defer_routes",
+    "require_task",
+    "run_after_response",
+]
 
 
 def __getattr__(name: str) -> object:

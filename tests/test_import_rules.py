@@ -24,9 +24,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("local", "payload", "queues"),
     ("handler", "backends"),
     ("legacy",),
-    ("cli", "testing"),
-    # What stands outside the order: the package's lazy names, the signpost, install().
-    ("__init__", "_google", "installation"),
+    ("cli", "testing", "routes"),
+    # What stands outside the order: the package's lazy names and what they lead to.
+    ("__init__", "_google", "installation", "routes"),
 )
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 
@@ -42,6 +42,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "rq": ("backends/rq",),
     "yaml": ("queues/",),
     "pickle": ("payload/", "legacy/ext/deferred/"),
+    "django": ("routes.py",),
     "flask": (),
     "waitress": ("cli/",),
 }

@@ -7,21 +7,22 @@ be retried there is ``defer``.
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import logging
-import threading
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable
+from contextvars import copy_context
+from typing import TYPE_CHECKING, TypeVar
 
 from appengine_compat import platform
-from appengine_compat.handler.request import CURRENT, Request
+from appengine_compat.handler.bodies import answered
+from appengine_compat.handler.request import CURRENT, Request, run_logged
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 _log = logging.getLogger("appengine_compat.handler")
 
 Work = TypeVar("Work", bound=Callable[[], object])
 
-_lock = threading.Lock()
 _has_warned = False
 
 
@@ -31,7 +32,8 @@ def run_after_response(function: Work) -> Work:
     Works as a call with a function or a lambda, and as a decorator (which runs the function that
     it decorates, once). Functions run in the order given, see the request's context variables,
     and their failures are logged. Outside a request, and in a thread that outlived its request,
-    the function runs at once.
+    the function runs at once. ``wrap_wsgi_app`` makes it work, and so does
+    ``after_response_middleware``.
 
     Args:
         function: takes no arguments; a coroutine function is run to its end.
@@ -45,41 +47,31 @@ def run_after_response(function: Work) -> Work:
     if not callable(function):
         raise TypeError(f"run_after_response takes a function, not {function!r}")
     request = CURRENT.get()
-    if request is None or not _add(request, function):
-        _run(function)
-        return function
-    _warn_where_processors_stop()
+    if request is None or not request.add(function):
+        run_logged(function)
+    else:
+        _warn_where_processors_stop()
     return function
 
 
-def _add(request: Request, function: Callable[[], object]) -> bool:
-    # Under a lock, so that nothing is added between the last look and the end.
-    with _lock:
-        if not request.ended:
-            request.after.append(function)
-        return not request.ended
+def after_response_middleware(app: WSGIApplication) -> WSGIApplication:
+    """Return the app with ``run_after_response`` at work, where ``wrap_wsgi_app`` is not used."""
 
+    def serve(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        outer = CURRENT.get()
+        if outer is not None and not outer.ended:
+            return app(environ, start_response)
+        context, request = copy_context(), Request()
+        context.run(CURRENT.set, request)
+        try:
+            body = context.run(app, environ, start_response)
+        except BaseException:
+            # The server answers for the app now; no close() comes to end the request.
+            context.run(request.end)
+            raise
+        return answered(body, environ, context, request)
 
-def end(request: Request) -> None:
-    """Run what waited for the end of a request; what is added meanwhile too."""
-    while True:
-        with _lock:
-            if not request.after:
-                request.ended = True
-                return
-            function = request.after.popleft()
-        _run(function)
-
-
-def _run(function: Callable[[], object]) -> None:
-    try:
-        result: Any = function()
-        if inspect.iscoroutine(result):
-            asyncio.run(result)
-    except Exception:
-        module = getattr(function, "__module__", "")
-        name = getattr(function, "__qualname__", repr(function))
-        _log.exception("%s.%s, run after the response, failed; it is not retried", module, name)
+    return serve
 
 
 def _warn_where_processors_stop() -> None:

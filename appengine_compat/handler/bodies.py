@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextvars import Context
 from typing import TYPE_CHECKING
 
-from appengine_compat.handler.after_response import end
 from appengine_compat.handler.request import Request
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ class Body:
             if close is not None:
                 self._context.run(close)
         finally:
-            self._context.run(end, self._request)
+            self._context.run(self._request.end)
 
 
 class SizedBody(Body):
@@ -76,7 +75,7 @@ def answered(
     as it is, unless something waits for its end.
     """
     if not request.after and (type(body) in (list, tuple) or _is_file(body, environ)):
-        context.run(end, request)
+        context.run(request.end)
         return body
     kind = SizedBody if hasattr(body, "__len__") else Body
     return kind(body, context, request, on_error)

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 from appengine_compat import platform, settings
 from appengine_compat.handler import door, view
-from appengine_compat.handler.after_response import end
 from appengine_compat.handler.bodies import answered
 from appengine_compat.handler.request import CURRENT, Request
 
@@ -83,7 +82,7 @@ class WrappedApp:
             if isinstance(error, Exception):
                 context.run(_log_error)
             # The server answers for the app now; no close() comes to end the request.
-            context.run(end, request)
+            context.run(request.end)
             raise
         return answered(body, environ, context, request, _log_error)
 

@@ -36,7 +36,7 @@ def wrap_wsgi_app(
     are not replaced; headers count only when the request is verified (docs/security.md).
     """
     from appengine_compat import settings
-    from appengine_compat.backends import targets
+    from appengine_compat.backends import serving, targets
     from appengine_compat.handler import wrap
 
     settings.check()
@@ -53,7 +53,7 @@ def wrap_wsgi_app(
         enter=_entering(service),
         around=_beside_sdk(),
     )
-    _register(wrapped, service)
+    serving.register_if_embedded(wrapped, service)
     return wrapped
 
 
@@ -76,20 +76,6 @@ def _entering(service: str) -> Callable[[], object] | None:
     if targets.SERVICE.get("") != service:
         return None
     return functools.partial(targets.SERVICE.set, service)
-
-
-def _register(wrapped: WSGIApplication, service: str) -> None:
-    from appengine_compat.backends import choice
-    from appengine_compat.errors import BackendChoiceError
-
-    try:
-        kind, _ = choice.describe()
-    except BackendChoiceError:
-        return  # said at defer, to whoever needs a place for tasks
-    if kind == choice.EMBEDDED:
-        from appengine_compat.backends import embedded
-
-        embedded.register_app(wrapped, service)
 
 
 def _beside_sdk() -> Callable[[WSGIApplication], WSGIApplication] | None:
