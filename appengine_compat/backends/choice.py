@@ -36,7 +36,6 @@ class _Choice:
 _lock = threading.Lock()
 _active: list[Backend] = []
 _choice: _Choice | None = None
-_embedded: tuple[tuple[object, ...], Backend] | None = None
 _wrapped: tuple[object, tuple[object, ...], Backend] | None = None
 """The last client that was given, the fingerprint then, and its backend."""
 
@@ -190,14 +189,9 @@ def _build_cloud_tasks() -> Backend:
 
 
 def _build_embedded() -> Backend:
-    global _embedded
-    from appengine_compat.backends.embedded import EmbeddedBackend
+    from appengine_compat.backends import embedded
 
-    # It runs threads and holds a file: other settings changing is no reason to start another.
-    shape = tuple(setting.get() for setting in (settings.DB, settings.QUEUE_YAML, settings.THREADS))
-    if _embedded is None or _embedded[0] != shape:
-        _embedded = (shape, EmbeddedBackend())
-    return _embedded[1]
+    return embedded.shared()
 
 
 def _build_rq() -> Backend:

@@ -38,8 +38,6 @@ MAX_PAGE_QUEUES = 9800
 HTTP_BODY_METHODS = ("POST", "PUT", "PATCH")
 APP_ENGINE_BODY_METHODS = ("POST", "PUT")
 
-_METHOD_NUMBERS = {"POST": 1, "GET": 2, "HEAD": 3, "PUT": 4, "DELETE": 5, "PATCH": 6, "OPTIONS": 7}
-
 
 def stored_size(task: Task) -> int:
     """Return the bytes that a new task takes as the service stores it.
@@ -72,15 +70,13 @@ def _http(request: HttpRequest) -> int:
 
 
 def _app_engine(request: AppEngineRequest) -> int:
-    routing = request.routing
-    # Service and version are folded into the host when the task is stored.
-    host = ".".join(part for part in (routing.version, routing.service, routing.host) if part)
     return (
         2
         + _text(request.relative_uri)
         + _headers(request.headers.items())
         + _text(request.body)
-        + _message(_text(host))
+        # The routing weighs what its host does: service and version are folded into it.
+        + _message(_text(request.routing.host))
     )
 
 

@@ -231,6 +231,11 @@ def setting_invalid(message: str) -> ApiError:
     return _invalid(message)
 
 
+def mask_path_unknown(path: str) -> ApiError:
+    """An update mask names something that a queue does not have (text unverified)."""
+    return _invalid(f"Invalid field path in update_mask: {path}.")
+
+
 # --- batches ---
 
 

@@ -14,10 +14,10 @@ class Clock(Protocol):
         """Return seconds since the epoch."""
         ...
 
-    def wait(self, condition: threading.Condition, timeout_seconds: float | None) -> None:
-        """Wait, holding ``condition``, until it is notified or the time has passed.
+    def wait(self, condition: threading.Condition, until: float | None) -> None:
+        """Wait, holding ``condition``, until it is notified or the clock shows ``until``.
 
-        May return early; callers loop.
+        May return early; callers loop. None waits for a notification alone.
         """
         ...
 
@@ -29,9 +29,14 @@ class SystemClock:
         """Return seconds since the epoch."""
         return time.time()
 
-    def wait(self, condition: threading.Condition, timeout_seconds: float | None) -> None:
-        """Wait for a notification, or the given real seconds."""
-        condition.wait(timeout_seconds)
+    def wait(self, condition: threading.Condition, until: float | None) -> None:
+        """Wait for a notification, or the real seconds until then."""
+        if until is None:
+            condition.wait()
+            return
+        seconds = until - time.time()
+        if seconds > 0:
+            condition.wait(min(seconds, threading.TIMEOUT_MAX))
 
 
 class ManualClock:
@@ -40,7 +45,7 @@ class ManualClock:
     def __init__(self, start: float = 1_700_000_000.0) -> None:
         self._now = start
         self._lock = threading.Lock()
-        self._waiting: set[threading.Condition] = set()
+        self._waiting: dict[threading.Condition, int] = {}
 
     def now(self) -> float:
         """Return seconds since the epoch, as last set."""
@@ -61,10 +66,18 @@ class ManualClock:
             with condition:
                 condition.notify_all()
 
-    def wait(self, condition: threading.Condition, timeout_seconds: float | None) -> None:
-        """Wait for a notification, or until the clock has been advanced."""
-        if timeout_seconds is not None and timeout_seconds <= 0:
-            return
+    def wait(self, condition: threading.Condition, until: float | None) -> None:
+        """Wait for a notification, or until the clock has been advanced so far."""
+        # First the name on the list, then the look at the time: who advances does it the other
+        # way round, so that one of the two sees the other.
         with self._lock:
-            self._waiting.add(condition)
-        condition.wait()
+            self._waiting[condition] = self._waiting.get(condition, 0) + 1
+            is_over = until is not None and self._now >= until
+        try:
+            if not is_over:
+                condition.wait()
+        finally:
+            with self._lock:
+                self._waiting[condition] -= 1
+                if not self._waiting[condition]:
+                    del self._waiting[condition]

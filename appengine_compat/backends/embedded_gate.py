@@ -1,0 +1,76 @@
+"""When dispatching may begin: once the program is set up, and not in one that only reloads.
+
+``wrap_wsgi_app`` is called in the middle of an app's setting up: routes come after it. A task
+dispatched then would meet a 404 and spend an attempt, for some queues the only one. So the gate
+looks at the frames that were on the stack at that moment, and opens once none of their modules
+is being imported any more, and those that are left no longer advance (a server's main loop).
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from types import FrameType
+
+SETTLED_SECONDS = 0.3
+"""So long a frame must stay where it is to count as a main loop."""
+
+
+class Gate:
+    """Opens when what was being set up when it was made is set up."""
+
+    def __init__(self, settled_seconds: float = SETTLED_SECONDS) -> None:
+        self._settled_seconds = settled_seconds
+        self._thread = threading.get_ident()
+        self._frames: list[FrameType] = _stack(sys._getframe(1))
+        self._places: tuple[int, ...] = ()
+        self._still_since = time.monotonic()
+
+    def is_open(self) -> bool:
+        """Tell whether dispatching may begin; to be asked again while it says no."""
+        if _is_reloader():
+            return False
+        if not self._frames:
+            return True
+        now_on_stack = _stack(sys._current_frames().get(self._thread))
+        left = [frame for frame in self._frames if any(frame is each for each in now_on_stack)]
+        if any(_is_importing(frame) for frame in left):
+            self._places = ()
+            return False
+        places = tuple(frame.f_lasti for frame in left)
+        now = time.monotonic()
+        if places != self._places:
+            self._places, self._still_since = places, now
+        self._frames = left
+        if left and now - self._still_since < self._settled_seconds:
+            return False
+        self._frames = []  # frames hold all their variables
+        return True
+
+
+def _stack(frame: FrameType | None) -> list[FrameType]:
+    frames = []
+    while frame is not None:
+        frames.append(frame)
+        frame = frame.f_back
+    return frames
+
+
+def _is_importing(frame: FrameType) -> bool:
+    """Whether the frame is the body of a module that is being imported."""
+    if frame.f_code.co_name != "<module>":
+        return False
+    spec = frame.f_globals.get("__spec__")
+    # The program's own module is never done importing: it ends when the program does.
+    return spec is not None and bool(getattr(spec, "_initializing", False))
+
+
+def _is_reloader() -> bool:
+    """Whether this process only watches files and starts the one that serves.
+
+    Its code is as old as its start: tasks must run in the other.
+    """
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    # Werkzeug and Django both call it so.
+    return any(each.f_code.co_name == "restart_with_reloader" for each in _stack(frame))

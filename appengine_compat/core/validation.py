@@ -1,0 +1,321 @@
+"""What Create and Update accept, and the form in which it is stored."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from appengine_compat.core import headers, limits, messages, names
+from appengine_compat.core.model import (
+    UNLIMITED,
+    AppEngineRequest,
+    AppEngineRouting,
+    HttpRequest,
+    HttpTarget,
+    Queue,
+    RateLimits,
+    RetryConfig,
+    Task,
+    UriOverride,
+)
+from appengine_compat.core.names import QueueName
+from appengine_compat.core.rate import burst_for_rate
+
+_Message = TypeVar("_Message")
+
+_HORIZON = timedelta(seconds=limits.MAX_SCHEDULE_AHEAD_SECONDS)
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+# --- tasks -----------------------------------------------------------------------------------
+
+
+def canonical_task(queue: QueueName, task: Task, now: datetime) -> Task:
+    """Return a task that is to be created, as it will be stored.
+
+    A missing name is chosen; a schedule time that is missing or past becomes now; output-only
+    fields are dropped; the headers that the service adds are there.
+
+    Raises:
+        ApiError: INVALID_ARGUMENT with the service's own text: a field is not allowed, or the
+            task as stored passes ``limits.MAX_STORED_TASK_BYTES``.
+    """
+    request = task.request
+    if isinstance(request, HttpRequest):
+        request = _stored_http(request)
+        deadline = task.dispatch_deadline_seconds or limits.DEFAULT_DISPATCH_DEADLINE_SECONDS
+        longest, words = limits.MAX_HTTP_DISPATCH_DEADLINE_SECONDS, "30m"
+    elif request is not None:
+        request = _stored_app_engine(request, queue)
+        deadline = task.dispatch_deadline_seconds
+        longest, words = limits.MAX_APP_ENGINE_DISPATCH_DEADLINE_SECONDS, "24h15s"
+    else:
+        raise messages.request_missing()
+    if deadline and not limits.MIN_DISPATCH_DEADLINE_SECONDS <= deadline <= longest:
+        raise messages.deadline_out_of_range("15s", words)
+    stored = Task(
+        name=_task_name(queue, task.name),
+        request=request,
+        schedule_time=_schedule_time(task.schedule_time, now),
+        create_time=now.replace(microsecond=0),
+        dispatch_deadline_seconds=math.floor(deadline * 1000) / 1000,
+        retry_config=task.retry_config,
+    )
+    if limits.stored_size(stored) > limits.MAX_STORED_TASK_BYTES:
+        raise messages.task_too_large()
+    return stored
+
+
+def _task_name(queue: QueueName, name: str) -> str:
+    if not name:
+        return queue.task(names.automatic_task_id())
+    named_queue, _ = names.parse_task_name(name)
+    if named_queue != queue:
+        raise messages.task_of_other_queue(str(queue), str(named_queue))
+    return name
+
+
+def _schedule_time(wanted: datetime | None, now: datetime) -> datetime:
+    if wanted is None or wanted <= now:
+        return now
+    if wanted - now > _HORIZON:
+        raise messages.schedule_too_far(wanted)
+    return wanted
+
+
+def _stored_http(request: HttpRequest) -> HttpRequest:
+    if not request.url:
+        raise messages.url_missing()
+    if not request.url.lower().startswith(("http://", "https://")):
+        raise messages.url_scheme_unknown()
+    if len(request.url) > limits.MAX_URL_CHARACTERS:
+        raise messages.url_too_long(limits.MAX_URL_CHARACTERS)
+    if request.token is not None and not _may_carry_token(request.url):
+        raise messages.url_not_https()
+    method = request.method or "POST"
+    if request.body and method not in limits.HTTP_BODY_METHODS:
+        raise messages.body_not_allowed("HttpRequest", limits.HTTP_BODY_METHODS)
+    stored = headers.stored_http_headers(request.headers)
+    weight = sum(len(key.encode()) + len(value.encode()) for key, value in stored.items())
+    if weight >= limits.MAX_HTTP_HEADERS_BYTES:
+        raise messages.headers_too_large(limits.MAX_HTTP_HEADERS_BYTES)
+    return replace(request, method=method, headers=stored)
+
+
+def _may_carry_token(url: str) -> bool:
+    # Production refuses every http:// address; a local service that could not send a token to
+    # the program beside it would leave the verifying side untested.
+    parts = urlsplit(url)
+    return parts.scheme.lower() == "https" or parts.hostname in _LOOPBACK
+
+
+def _stored_app_engine(request: AppEngineRequest, queue: QueueName) -> AppEngineRequest:
+    uri = request.relative_uri or "/"
+    if not uri.startswith("/") or " " in uri:
+        raise messages.relative_uri_malformed()
+    if len(uri) > limits.MAX_URL_CHARACTERS:
+        raise messages.relative_uri_too_long(limits.MAX_URL_CHARACTERS)
+    method = request.method or "POST"
+    if request.body and method not in limits.APP_ENGINE_BODY_METHODS:
+        raise messages.body_not_allowed("AppEngineHttpRequest", limits.APP_ENGINE_BODY_METHODS)
+    return AppEngineRequest(
+        relative_uri=uri,
+        method=method,
+        headers=headers.stored_app_engine_headers(request.headers, request.body),
+        body=request.body,
+        routing=routing_with_host(request.routing, queue),
+    )
+
+
+def routing_with_host(routing: AppEngineRouting, queue: QueueName) -> AppEngineRouting:
+    """Return a routing with the host that it stands for."""
+    parts = (routing.instance, routing.version, routing.service)
+    own = f"{queue.project}.{queue.location}.r.appspot.com"
+    host = ".".join([*(part for part in parts if part), own])
+    return replace(routing, host=host)
+
+
+# --- queues ----------------------------------------------------------------------------------
+
+
+def canonical_queue(queue: Queue, *, keeps_burst: bool = False) -> Queue:
+    """Return a queue's settings as they are stored: what is 0 takes its default.
+
+    Args:
+        queue: the settings as given.
+        keeps_burst: whether ``max_burst_size`` is the caller's to set, as it is for queue.yaml;
+            in v2 it follows from the rate.
+
+    Raises:
+        ApiError: INVALID_ARGUMENT with the service's own text: a setting is out of range.
+    """
+    rates, retry = queue.rate_limits, queue.retry_config
+    for is_wrong, text in _QUEUE_RULES:
+        if is_wrong(rates, retry):
+            raise messages.setting_invalid(text)
+    default_rates, default_retry = RateLimits(), RetryConfig()
+    rate = rates.max_dispatches_per_second or default_rates.max_dispatches_per_second
+    return replace(
+        queue,
+        rate_limits=RateLimits(
+            max_dispatches_per_second=rate,
+            max_burst_size=rates.max_burst_size if keeps_burst else burst_for_rate(rate),
+            max_concurrent_dispatches=rates.max_concurrent_dispatches
+            or default_rates.max_concurrent_dispatches,
+        ),
+        retry_config=replace(
+            retry,
+            max_attempts=retry.max_attempts or default_retry.max_attempts,
+            max_retry_duration_seconds=float(math.floor(retry.max_retry_duration_seconds)),
+        ),
+        http_target=_checked_http_target(queue.http_target),
+    )
+
+
+_QUEUE_RULES: tuple[tuple[Callable[[RateLimits, RetryConfig], bool], str], ...] = (
+    (
+        lambda rates, _: rates.max_dispatches_per_second < 0,
+        "RateLimits.maxDispatchesPerSecond cannot be negative.",
+    ),
+    (
+        lambda rates, _: not rates.max_dispatches_per_second <= limits.MAX_RATE,
+        "RateLimits.maxDispatchesPerSecond must be less than or equal to 500.",
+    ),
+    (
+        lambda rates, _: rates.max_concurrent_dispatches < 0,
+        "RateLimits.maxConcurrentDispatches cannot be negative.",
+    ),
+    (
+        lambda rates, _: rates.max_concurrent_dispatches > limits.MAX_CONCURRENT_DISPATCHES,
+        "RateLimits.maxConcurrentDispatches must be less than or equal to 5000.",
+    ),
+    (
+        lambda _, retry: retry.max_attempts < UNLIMITED,
+        "RetryConfig.maxAttempts must be greater or equal to -1.",
+    ),
+    (
+        lambda _, retry: retry.max_doublings < 0,
+        "RetryConfig.maxDoublings cannot be negative.",
+    ),
+    (
+        lambda _, retry: retry.min_backoff_seconds < 0,
+        "RetryConfig.minBackoff cannot be negative.",
+    ),
+    (
+        lambda _, retry: not retry.min_backoff_seconds <= retry.max_backoff_seconds,
+        "RetryConfig.minBackoff must be less than or equal to RetryConfig.maxBackoff.",
+    ),
+    (
+        lambda _, retry: retry.max_retry_duration_seconds < 0,
+        "RetryConfig.maxRetryDuration cannot be negative.",
+    ),
+)
+
+
+def _checked_http_target(target: HttpTarget | None) -> HttpTarget | None:
+    if target is not None and target.uri_override is not None and target.uri_override.host == "":
+        raise messages.setting_invalid("UriOverride.host cannot be empty.")
+    return target
+
+
+# Mask paths, as a FieldMask writes them, to the field of the model that they stand for.
+_WHOLE = {
+    "rate_limits": "rate_limits",
+    "retry_config": "retry_config",
+    "app_engine_routing_override": "app_engine_routing_override",
+    "app_engine_http_queue": "app_engine_routing_override",
+    "app_engine_http_queue.app_engine_routing_override": "app_engine_routing_override",
+    "http_target": "http_target",
+    "stackdriver_logging_config": "log_sampling_ratio",
+    "stackdriver_logging_config.sampling_ratio": "log_sampling_ratio",
+}
+_PARTS = {
+    "rate_limits.max_dispatches_per_second": "max_dispatches_per_second",
+    "rate_limits.max_burst_size": "max_burst_size",
+    "rate_limits.max_concurrent_dispatches": "max_concurrent_dispatches",
+    "retry_config.max_attempts": "max_attempts",
+    "retry_config.max_retry_duration": "max_retry_duration_seconds",
+    "retry_config.min_backoff": "min_backoff_seconds",
+    "retry_config.max_backoff": "max_backoff_seconds",
+    "retry_config.max_doublings": "max_doublings",
+}
+_HTTP_TARGET_PARTS = {
+    "http_target.uri_override": "uri_override",
+    "http_target.http_method": "method",
+    "http_target.header_overrides": "header_overrides",
+    "http_target.oidc_token": "token",
+    "http_target.oauth_token": "token",
+}
+_URI_PARTS = {
+    "scheme": "scheme",
+    "host": "host",
+    "port": "port",
+    "path_override": "path",
+    "path_override.path": "path",
+    "query_override": "query",
+    "query_override.query_params": "query",
+    "uri_override_enforce_mode": "mode",
+}
+_NOT_UPDATABLE = frozenset({"name", "state", "purge_time", "type", "stats"})
+_EVERYTHING = tuple(dict.fromkeys(path for path in _WHOLE if "." not in path))
+
+
+def updated_queue(current: Queue, given: Queue, mask: Iterable[str] = ()) -> Queue:
+    """Return a queue's settings after an update, not yet canonical.
+
+    Args:
+        current: the settings as they are.
+        given: the settings that the caller sends; a field that it leaves out has its default.
+        mask: snake_case paths of what is to change, messages or leaves; empty for everything.
+            Output-only fields are passed over.
+
+    Raises:
+        ApiError: INVALID_ARGUMENT: a path names no field of a queue.
+    """
+    changed = current
+    for path in tuple(mask) or _EVERYTHING:
+        if path in _WHOLE:
+            changed = _with(changed, _WHOLE[path], getattr(given, _WHOLE[path]))
+        elif path in _PARTS:
+            message = path.partition(".")[0]
+            value = getattr(getattr(given, message), _PARTS[path])
+            changed = _with(changed, message, _with(getattr(changed, message), _PARTS[path], value))
+        elif path.startswith("http_target."):
+            changed = _with_http_target(changed, given, path)
+        elif path == "task_ttl":
+            changed = _with(changed, "task_ttl_seconds", given.task_ttl_seconds)
+        elif path == "tombstone_ttl":
+            changed = _with(changed, "tombstone_ttl_seconds", given.tombstone_ttl_seconds)
+        elif path not in _NOT_UPDATABLE:
+            raise messages.mask_path_unknown(path)
+    return changed
+
+
+def _with_http_target(changed: Queue, given: Queue, path: str) -> Queue:
+    target = changed.http_target or HttpTarget()
+    source = given.http_target or HttpTarget()
+    if path in _HTTP_TARGET_PARTS:
+        name = _HTTP_TARGET_PARTS[path]
+        return replace(changed, http_target=_with(target, name, getattr(source, name)))
+    prefix = "http_target.uri_override."
+    part = _URI_PARTS.get(path[len(prefix) :]) if path.startswith(prefix) else None
+    if part is None:
+        raise messages.mask_path_unknown(path)
+    uri = target.uri_override or UriOverride()
+    value = getattr(source.uri_override or UriOverride(), part)
+    return replace(changed, http_target=replace(target, uri_override=_with(uri, part, value)))
+
+
+def _with(message: _Message, field: str, value: object) -> _Message:
+    return replace(message, **{field: value})  # type: ignore[type-var]
+
+
+def headers_with_overrides(own: Mapping[str, str], overrides: Mapping[str, str]) -> dict[str, str]:
+    """Return a task's headers with a queue's put over them; names compare without case."""
+    replaced = {name.lower() for name in overrides}
+    kept = {name: value for name, value in own.items() if name.lower() not in replaced}
+    return {**kept, **overrides}

@@ -1,0 +1,464 @@
+"""The local Cloud Tasks: the v2 operations over one database, and the dispatching of its tasks.
+
+Operations take and return ``core.model`` values and raise ``ApiError`` with the texts of the
+real service; whatever face it is given (in process, gRPC, REST) only translates.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from appengine_compat.core import limits, messages, moments, names, validation
+from appengine_compat.core.model import Queue, QueueState, QueueStats, Task
+from appengine_compat.errors import ApiError
+from appengine_compat.local import queue_operations, task_operations, tokens
+from appengine_compat.local.clock import Clock, SystemClock
+from appengine_compat.local.delivery import AttemptEvent, InFlight, Transport
+from appengine_compat.local.scheduler import Scheduler
+from appengine_compat.local.store import Store
+from appengine_compat.local.task_operations import NewTask
+from appengine_compat.local.tombstones import Windows
+
+T = TypeVar("T")
+
+_PAGE_TOKEN_SECONDS = 2 * 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """Some of a list, and the token that gets what follows ("" at the end)."""
+
+    items: list[T]
+    next_page_token: str = ""
+
+
+class LocalService:
+    """A Cloud Tasks v2 service over one database. Thread-safe; to be made anew after a fork.
+
+    Attributes:
+        store: the database.
+        observers: called with each attempt that has ended, in the scheduler's thread; what they
+            raise is logged and stops nothing.
+    """
+
+    def __init__(
+        self, store: Store, *, clock: Clock | None = None, windows: Windows | None = None
+    ) -> None:
+        """Serve a database.
+
+        Args:
+            store: the database; the service closes it in ``close``.
+            clock: the time that everything goes by.
+            windows: how long names stay reserved.
+        """
+        self.store = store
+        self.observers: list[Callable[[AttemptEvent], None]] = []
+        self._clock = clock or SystemClock()
+        self._windows = windows or Windows()
+        self._scheduler: Scheduler | None = None
+        self._starting = threading.Lock()
+        tokens.register_secret(store.secret)
+
+    # --- queues ----------------------------------------------------------------------------------
+
+    def create_queue(self, parent: str, queue: Queue) -> Queue:
+        """Create a queue.
+
+        Raises:
+            ApiError: INVALID_ARGUMENT, ALREADY_EXISTS, or FAILED_PRECONDITION for a name that
+                was deleted recently.
+        """
+        if not names.QUEUE_NAME.match(queue.name):
+            raise messages.queue_name_malformed()
+        if not queue.name.startswith(f"{parent}/queues/"):
+            raise messages.queue_outside_parent(queue.name, parent)
+        stored = validation.canonical_queue(
+            Queue(
+                name=queue.name,
+                rate_limits=queue.rate_limits,
+                retry_config=queue.retry_config,
+                app_engine_routing_override=queue.app_engine_routing_override,
+                http_target=queue.http_target,
+                log_sampling_ratio=queue.log_sampling_ratio,
+                task_ttl_seconds=queue.task_ttl_seconds,
+                tombstone_ttl_seconds=queue.tombstone_ttl_seconds,
+            )
+        )
+        now = self._now()
+        return self.store.write(lambda connection: queue_operations.create(connection, stored, now))
+
+    def get_queue(self, name: str) -> Queue:
+        """Return a queue.
+
+        Raises:
+            ApiError: NOT_FOUND.
+        """
+        names.parse_queue_name(name)
+        return self.store.read(lambda connection: queue_operations.find(connection, name))[1]
+
+    def list_queues(self, parent: str, *, page_size: int = 0, page_token: str = "") -> Page[Queue]:
+        """Return a location's queues in the order of their names.
+
+        Raises:
+            ApiError: INVALID_ARGUMENT: the parent is no location, or the token is not valid.
+        """
+        if not names.LOCATION_NAME.match(parent):
+            raise messages.resource_name_malformed()
+        limit = _page_limit(page_size, limits.MAX_PAGE_QUEUES)
+        after = self._token_place(page_token, parent)
+        queues = self.store.read(
+            lambda connection: queue_operations.list_page(
+                connection, f"{parent}/queues/", after, limit + 1
+            )
+        )
+        return self._page(queues, limit, parent, lambda queue: queue.name)
+
+    def update_queue(self, queue: Queue, mask: Iterable[str] = ()) -> Queue:
+        """Change a queue's settings, or create it when it is not there.
+
+        Args:
+            queue: its name, and the settings as they shall be.
+            mask: snake_case paths of what is to change; empty for everything.
+
+        Raises:
+            ApiError: INVALID_ARGUMENT.
+        """
+        names.parse_queue_name(queue.name)
+        paths, now = tuple(mask), self._now()
+        updated = self.store.write(
+            lambda connection: queue_operations.update(connection, queue, paths, now)
+        )
+        self._look()
+        return updated
+
+    def put_queues(self, queues: Sequence[Queue]) -> None:
+        """Take queues over as a queue.yaml gives them: all settings as they are, no mask, no
+        check of what the file's reader has checked. A queue's state and its tasks stay."""
+        now = self._now()
+        self.store.write(
+            lambda connection: [queue_operations.put(connection, queue, now) for queue in queues]
+        )
+        self._look()
+
+    def delete_queue(self, name: str) -> None:
+        """Delete a queue with all its tasks. Its name stays reserved for a while.
+
+        Raises:
+            ApiError: NOT_FOUND.
+        """
+        names.parse_queue_name(name)
+        expires = self._now() + moments.from_seconds(self._windows.queue_seconds)
+        number = self.store.write(
+            lambda connection: queue_operations.remove(connection, name, expires)
+        )
+        while self.store.write(
+            lambda connection: queue_operations.remove_tasks(connection, number)
+        ):
+            pass
+        self._look()
+
+    def purge_queue(self, name: str) -> Queue:
+        """Delete the tasks that the queue has now; those that run are not stopped.
+
+        Raises:
+            ApiError: NOT_FOUND.
+        """
+        names.parse_queue_name(name)
+        now = self._now()
+        number, queue, last = self.store.write(
+            lambda connection: queue_operations.mark_purged(connection, name, now)
+        )
+        while self.store.write(
+            lambda connection: queue_operations.purge_some(
+                connection, number, last, self._windows, now
+            )
+        ):
+            pass
+        return queue
+
+    def pause_queue(self, name: str) -> Queue:
+        """Stop dispatching a queue's tasks; it still takes new ones.
+
+        Raises:
+            ApiError: NOT_FOUND.
+        """
+        return self._set_state(name, QueueState.PAUSED)
+
+    def resume_queue(self, name: str) -> Queue:
+        """Dispatch a queue's tasks again.
+
+        Raises:
+            ApiError: NOT_FOUND.
+        """
+        return self._set_state(name, QueueState.RUNNING)
+
+    def _set_state(self, name: str, state: QueueState) -> Queue:
+        names.parse_queue_name(name)
+        queue = self.store.write(
+            lambda connection: queue_operations.set_state(connection, name, state)
+        )
+        self._look()
+        return queue
+
+    def queue_stats(self, name: str) -> QueueStats:
+        """Return what a queue is doing.
+
+        Raises:
+            ApiError: NOT_FOUND.
+        """
+        names.parse_queue_name(name)
+        now = self._now()
+        return self.store.read(lambda connection: queue_operations.stats(connection, name, now))
+
+    # --- tasks -----------------------------------------------------------------------------------
+
+    def create_task(self, parent: str, task: Task) -> Task:
+        """Create a task; when this returns, it is on disk.
+
+        Args:
+            parent: the queue's name.
+            task: its name may be "": the service then chooses one.
+
+        Returns:
+            The task as stored, in the FULL view.
+
+        Raises:
+            ApiError: INVALID_ARGUMENT, NOT_FOUND for a missing queue, ALREADY_EXISTS.
+            StoreError: the database could not be written.
+        """
+        result = self.create_tasks(parent, (task,))[0]
+        if isinstance(result, ApiError):
+            raise result
+        return result
+
+    def create_tasks(self, parent: str, tasks: Sequence[Task]) -> list[Task | ApiError]:
+        """Create tasks of one queue in one commit.
+
+        Returns:
+            Per task, in order: the task as stored, or why it was refused.
+
+        Raises:
+            ApiError: what concerns the call as a whole: too many, no such queue.
+            StoreError: the database could not be written; none was created.
+        """
+        if len(tasks) > limits.MAX_BATCH_CREATE:
+            raise messages.too_many_in_batch("tasks", limits.MAX_BATCH_CREATE)
+        queue = names.parse_queue_name(parent)
+        seconds = self._clock.now()
+        now = moments.from_seconds(seconds)
+        moment = moments.to_datetime(now)
+        results: list[Task | ApiError] = []
+        new_tasks: list[NewTask] = []
+        places: list[int] = []
+        for place, task in enumerate(tasks):
+            try:
+                stored = validation.canonical_task(queue, task, moment)
+            except ApiError as refusal:
+                results.append(refusal)
+                continue
+            new_tasks.append(task_operations.prepare(stored, is_named=bool(task.name)))
+            places.append(place)
+            results.append(stored)
+        number, refusals = self.store.write(
+            lambda connection: task_operations.create(connection, parent, new_tasks, now)
+        )
+        earliest: dict[str, int] = {}
+        for place, new, refused in zip(places, new_tasks, refusals, strict=True):
+            if refused is not None:
+                results[place] = refused
+            elif new.due < earliest.get(new.service, new.due + 1):
+                earliest[new.service] = new.due
+        scheduler = self._scheduler
+        if scheduler is not None:
+            for service, due in earliest.items():
+                scheduler.tell(number, service, due)
+        return results
+
+    def get_task(self, name: str) -> Task:
+        """Return a task in the FULL view.
+
+        Raises:
+            ApiError: NOT_FOUND, with different texts for one that ended and one never there.
+        """
+        queue, task_id = names.parse_task_name(name)
+        now = self._now()
+        return self.store.read(
+            lambda connection: task_operations.get(connection, str(queue), task_id, now)
+        )
+
+    def list_tasks(self, parent: str, *, page_size: int = 0, page_token: str = "") -> Page[Task]:
+        """Return a queue's tasks, in the FULL view, in the order of their ids.
+
+        Raises:
+            ApiError: NOT_FOUND, or INVALID_ARGUMENT for a token that is not valid.
+        """
+        names.parse_queue_name(parent)
+        limit = _page_limit(page_size, limits.MAX_PAGE_TASKS)
+        after = self._token_place(page_token, parent)
+        tasks = self.store.read(
+            lambda connection: task_operations.list_page(connection, parent, after, limit + 1)
+        )
+        return self._page(tasks, limit, parent, lambda task: names.short_id(task.name))
+
+    def delete_task(self, name: str) -> None:
+        """Delete a task, waiting or running; one that runs is not tried again.
+
+        Raises:
+            ApiError: NOT_FOUND.
+        """
+        queue, task_id = names.parse_task_name(name)
+        refusal = self._delete(str(queue), [task_id])[0]
+        if refusal is not None:
+            raise refusal
+
+    def delete_tasks(self, parent: str, task_names: Sequence[str]) -> list[ApiError | None]:
+        """Delete tasks of one queue in one commit.
+
+        Returns:
+            Per task, in order: None, or why it was not deleted.
+
+        Raises:
+            ApiError: what concerns the call as a whole: too many, other queues, no such queue.
+        """
+        if len(task_names) > limits.MAX_BATCH_DELETE:
+            raise messages.too_many_in_batch("names", limits.MAX_BATCH_DELETE)
+        names.parse_queue_name(parent)
+        task_ids = []
+        for name in task_names:
+            queue, task_id = names.parse_task_name(name)
+            if str(queue) != parent:
+                raise messages.parents_differ()
+            task_ids.append(task_id)
+        return self._delete(parent, task_ids)
+
+    def _delete(self, parent: str, task_ids: Sequence[str]) -> list[ApiError | None]:
+        now = self._now()
+        return self.store.write(
+            lambda connection: task_operations.delete(
+                connection, parent, task_ids, self._windows, now
+            )
+        )
+
+    def run_task(self, name: str) -> Task:
+        """Dispatch a task now, whatever its schedule time and its queue's state and rate.
+
+        It waits for a free thread all the same, where the real service has enough.
+
+        Returns:
+            The task as it is once dispatched, before its target has received anything.
+
+        Raises:
+            ApiError: NOT_FOUND.
+        """
+        queue, task_id = names.parse_task_name(name)
+        now = self._now()
+        _, task = self.store.write(
+            lambda connection: task_operations.force(connection, str(queue), task_id, now)
+        )
+        self._look()
+        return task
+
+    # --- dispatching -----------------------------------------------------------------------------
+
+    @property
+    def is_started(self) -> bool:
+        """Whether this process dispatches."""
+        return self._scheduler is not None
+
+    def start(
+        self,
+        transport: Transport,
+        *,
+        threads: int,
+        gate: Callable[[], bool] | None = None,
+    ) -> None:
+        """Begin to dispatch in threads of this process; once started, it does nothing.
+
+        Args:
+            transport: delivers to the targets.
+            threads: how many attempts are made at once.
+            gate: asked again and again before the first dispatch, until it says True.
+        """
+        with self._starting:
+            if self._scheduler is None:
+                self._scheduler = Scheduler(
+                    self.store,
+                    transport,
+                    clock=self._clock,
+                    threads=threads,
+                    windows=self._windows,
+                    observers=self.observers,
+                    gate=gate,
+                )
+                self._scheduler.start()
+
+    def services_changed(self) -> None:
+        """Say that the transport reaches other services than before."""
+        if self._scheduler is not None:
+            self._scheduler.services_changed()
+
+    def wait_idle(self, timeout_seconds: float) -> bool:
+        """Wait, in real time, until no task is due or running; tell whether that came about.
+
+        Tasks of queues that are not running, tasks for services that this process does not
+        reach, and tasks scheduled for later do not count.
+        """
+        scheduler = self._scheduler
+        if scheduler is None:
+            return True
+        return scheduler.wait_idle(time.monotonic() + timeout_seconds)
+
+    def close(self, timeout_seconds: float = 5.0) -> list[InFlight]:
+        """Stop dispatching, wait for what runs, and close the database.
+
+        Returns:
+            The attempts that had not ended after the timeout. The database then stays open for
+            them; their tasks are dispatched again after the end of this process.
+        """
+        in_flight: list[InFlight] = []
+        if self._scheduler is not None:
+            in_flight = self._scheduler.close(timeout_seconds)
+        if not in_flight:
+            self.store.close()
+        return in_flight
+
+    def _look(self) -> None:
+        if self._scheduler is not None:
+            self._scheduler.look()
+
+    def _now(self) -> int:
+        return moments.from_seconds(self._clock.now())
+
+    # --- pages -----------------------------------------------------------------------------------
+
+    def _page(
+        self, found: list[T], limit: int, parent: str, place_of: Callable[[T], str]
+    ) -> Page[T]:
+        if len(found) <= limit:
+            return Page(found)
+        items = found[:limit]
+        until = int(self._clock.now()) + _PAGE_TOKEN_SECONDS
+        text = f"{until} {parent} {place_of(items[-1])}"
+        return Page(items, base64.urlsafe_b64encode(text.encode()).decode("ascii"))
+
+    def _token_place(self, token: str, parent: str) -> str:
+        if not token:
+            return ""
+        try:
+            text = base64.b64decode(token, altchars=b"-_", validate=True).decode()
+            until, own_parent, place = text.split(" ")
+            if own_parent == parent and int(until) >= self._clock.now():
+                return place
+        except (ValueError, binascii.Error):
+            pass
+        raise messages.page_token_invalid()
+
+
+def _page_limit(page_size: int, highest: int) -> int:
+    return min(page_size, highest) if page_size > 0 else highest

@@ -1,0 +1,150 @@
+"""The threads that make attempts."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+
+from appengine_compat.core import outcome
+from appengine_compat.local.clock import Clock
+from appengine_compat.local.delivery import Delivery, Reply, Transport
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """An attempt that a thread is making."""
+
+    delivery: Delivery
+    started_at: float
+    """By the clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """An attempt that is over."""
+
+    delivery: Delivery
+    reply: Reply
+    at: float
+    """By the clock: when the reply came, or was given up."""
+    milliseconds: float
+
+
+class Workers:
+    """Makes attempts in threads, as many at once as it was made for.
+
+    A thread whose attempt has outlived its deadline cannot be stopped. The attempt is given up,
+    another thread takes the place, and the first ends when the target at last returns; what it
+    brings then counts for nothing. So for a while one more than the limit may run, as a target of
+    Cloud Tasks may still be working when its request was cancelled.
+    """
+
+    def __init__(
+        self, transport: Transport, clock: Clock, limit: int, on_end: Callable[[Ended], None]
+    ) -> None:
+        self._transport = transport
+        self._clock = clock
+        self._limit = limit
+        self._on_end = on_end
+        self._ready: SimpleQueue[Delivery | None] = SimpleQueue()
+        self._running: dict[int, Running] = {}
+        self._count = 0
+        self._names = itertools.count(1)
+
+    def hand_over(self, deliveries: list[Delivery]) -> None:
+        """Make these attempts as soon as threads are free."""
+        wanted = min(self._limit, self._ready.qsize() + len(self._running) + len(deliveries))
+        for _ in range(self._count, wanted):
+            self._start_one()
+        for delivery in deliveries:
+            self._ready.put(delivery)
+
+    def take_back(self) -> list[Delivery]:
+        """Return the attempts that no thread has begun; they will not be."""
+        waiting: list[Delivery] = []
+        while True:
+            try:
+                delivery = self._ready.get_nowait()
+            except Empty:
+                return waiting
+            if delivery is not None:
+                waiting.append(delivery)
+
+    def running(self) -> list[Running]:
+        """Return the attempts that are being made."""
+        return list(self._running.values())
+
+    def next_deadline(self) -> float | None:
+        """Return when the first running attempt's deadline passes, by the clock."""
+        return min((_deadline(each) for each in self.running()), default=None)
+
+    def give_up_late(self) -> list[Ended]:
+        """Give up the attempts whose deadline has passed, and return them."""
+        now = self._clock.now()
+        late = []
+        for each in self.running():
+            if _deadline(each) > now:
+                continue
+            claim = each.delivery.claim
+            # Whoever takes it off the table decides: this, or the thread that just got a reply.
+            if self._running.pop(claim.claim, None) is None:
+                continue
+            _logger.warning(
+                "Task %s of queue %s has not answered within its deadline of %g seconds: the "
+                "attempt counts as failed, though its thread still works on it.",
+                claim.task_id,
+                claim.queue_id,
+                each.delivery.deadline_seconds,
+            )
+            self._start_one(replaces=True)
+            reply = Reply(outcome.TIMED_OUT, error="dispatch deadline exceeded")
+            late.append(Ended(each.delivery, reply, now, (now - each.started_at) * 1000))
+        return late
+
+    def stop(self) -> None:
+        """Let each thread end after what it is doing."""
+        for _ in range(self._count):
+            self._ready.put(None)
+
+    def _start_one(self, *, replaces: bool = False) -> None:
+        if not replaces:
+            self._count += 1
+        threading.Thread(
+            target=self._work, name=f"appengine-compat-task-{next(self._names)}", daemon=True
+        ).start()
+
+    def _work(self) -> None:
+        get, send, now = self._ready.get, self._transport.send, self._clock.now
+        running, on_end = self._running, self._on_end
+        while True:
+            delivery = get()
+            if delivery is None:
+                return
+            number = delivery.claim.claim
+            running[number] = Running(delivery, now())
+            started = time.perf_counter()
+            try:
+                reply = send(delivery)
+            # The promise of Transport.send is broken: say so, and keep the thread.
+            except BaseException as error:
+                _logger.exception(
+                    "Task %s of queue %s could not be delivered.",
+                    delivery.claim.task_id,
+                    delivery.claim.queue_id,
+                )
+                reply = Reply(outcome.NO_REPLY, error=f"{type(error).__name__}: {error}")
+            milliseconds = (time.perf_counter() - started) * 1000
+            if running.pop(number, None) is None:
+                return  # given up: another thread has this one's place
+            on_end(Ended(delivery, reply, now(), milliseconds))
+
+
+def _deadline(running: Running) -> float:
+    return running.started_at + running.delivery.deadline_seconds
