@@ -25,8 +25,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("handler", "backends"),
     ("legacy",),
     ("cli", "testing", "routes"),
-    # What stands outside the order: the package's lazy names and what they lead to.
-    ("__init__", "_google", "installation", "routes"),
+    # What stands outside the order: the package's lazy names and the signpost.
+    ("__init__", "_google"),
 )
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 
