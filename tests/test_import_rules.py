@@ -18,7 +18,7 @@ PACKAGE = Path(appengine_compat.__file__).parent
 # From the ground up: a room imports from the layers below its own, never from its own or above.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("settings",),
+    ("settings", "installation"),
     ("platform",),
     ("core",),
     ("local", "payload", "queues"),
