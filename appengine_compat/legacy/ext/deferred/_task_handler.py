@@ -9,6 +9,7 @@ from __future__ import annotations
 import http
 import importlib
 import logging
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from google.appengine.ext.deferred import _webob_handler, deferred
@@ -18,10 +19,12 @@ if TYPE_CHECKING:
 
 
 def _webapp2() -> Any:
-    try:
-        return importlib.import_module("webapp2")
-    except ImportError:
-        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        try:
+            return importlib.import_module("webapp2")
+        except ImportError:
+            return None
 
 
 _webapp: Any = _webapp2() or _webob_handler

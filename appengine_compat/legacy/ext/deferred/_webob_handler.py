@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import webob
+with warnings.catch_warnings():
+    # WebOb imports cgi, which Python 3.11 and 3.12 warn of and later ones get from legacy-cgi.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    import webob
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment

@@ -358,6 +358,10 @@ def _refusal(environ: WSGIEnvironment) -> _Answer | None:
 
 
 def _log_task_headers(environ: WSGIEnvironment) -> None:
+    # A route outside wrap_wsgi_app has the headers as the task service sent them.
+    from appengine_compat.handler import view
+
+    view.prepare(environ)
     shown = [
         f"{key[5:]}:{value}"
         for key, value in environ.items()
