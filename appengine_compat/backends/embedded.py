@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from appengine_compat import settings
-from appengine_compat.backends import targets
+from appengine_compat.backends import holding, targets
 from appengine_compat.backends.base import BackendError, Outcome, Reason, TaskRequest
 from appengine_compat.backends.embedded_gate import Gate
 from appengine_compat.core import headers, limits, messages, names
@@ -194,7 +194,7 @@ class EmbeddedBackend:
         Raises:
             BackendError: the database cannot be opened.
         """
-        if _holds or not self._apps:
+        if holding.holds or not self._apps:
             return False
         service = self.service()
         if service.is_started:
@@ -407,7 +407,6 @@ def queue_yaml_path() -> str | None:
 
 _shared: dict[str, EmbeddedBackend] = {}
 _shared_lock = threading.Lock()
-_holds = 0
 
 
 def shared() -> EmbeddedBackend:
@@ -434,7 +433,7 @@ def register_app(app: WSGIApplication, service: str, *, host: str = "localhost")
     """
     backend = shared()
     backend.register_app(app, service, host=host)
-    if not _holds and Path(backend.path).exists():
+    if not holding.holds and Path(backend.path).exists():
         # A database that cannot be opened must not keep the app from being served; whoever
         # enqueues gets the error.
         try:
@@ -445,14 +444,12 @@ def register_app(app: WSGIApplication, service: str, *, host: str = "localhost")
 
 def hold_dispatch() -> None:
     """Start no dispatching in this process until ``release_dispatch``; holds nest."""
-    global _holds
-    _holds += 1
+    holding.hold()
 
 
 def release_dispatch() -> None:
     """End one ``hold_dispatch``."""
-    global _holds
-    _holds = max(0, _holds - 1)
+    holding.release()
 
 
 def close(timeout_seconds: float = 5.0) -> list[InFlight]:

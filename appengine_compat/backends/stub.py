@@ -50,12 +50,19 @@ class StubTask:
     """When it is due, since the epoch; a retry moves it."""
     created_at: float
     """Seconds since the epoch."""
+    eta_at_creation: float
+    """When it was due at first, in seconds since the epoch."""
     sequence: int
     """Rises with every task created: the order among those due at one time."""
     retries: int = 0
     executions: int = 0
     previous_response: int | None = None
     first_attempt_at: float | None = None
+
+    @property
+    def eta(self) -> datetime:
+        """When it is due, aware, in UTC."""
+        return _utc(self.eta_microseconds)
 
 
 @dataclass(slots=True, eq=False)
@@ -74,6 +81,11 @@ class StubQueue:
     def name(self) -> str:
         """The queue id."""
         return self.entry.name
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether its rate is 0, so that nothing of it runs."""
+        return self.entry.rate == 0
 
     def ordered_tasks(self) -> list[StubTask]:
         """Return its tasks by due time, then by name."""
@@ -107,6 +119,8 @@ class StubBackend:
         self.on_create = on_create
         self._lock = threading.RLock()
         self._numbers: Iterator[int] = itertools.count(1)
+        self.ahead_seconds = 0.0
+        """How far ``now`` is ahead of the clock that the program reads its ETAs from."""
         self._sequence = 0
         self._queues: dict[str, StubQueue] = {}
         self._read: tuple[Path, int, int] | None = None
@@ -230,8 +244,7 @@ class StubBackend:
         tasks = []
         refusals = []
         for request in requests:
-            eta = request.schedule_time
-            eta_microseconds = round((eta.timestamp() if eta else created_at) * _MICROSECONDS)
+            eta_microseconds = round(self._due_at(request, created_at) * _MICROSECONDS)
             refusal = _refusal(queue, request, eta_microseconds, created_at)
             if refusal is not None:
                 refusals.append(refusal)
@@ -246,12 +259,18 @@ class StubBackend:
                     request=request,
                     eta_microseconds=eta_microseconds,
                     created_at=created_at,
+                    eta_at_creation=eta_microseconds / _MICROSECONDS,
                     sequence=self._sequence,
                 )
             )
         if refusals:
             raise refusals[0]
         return tasks
+
+    def _due_at(self, request: TaskRequest, created_at: float) -> float:
+        if request.schedule_time is None:
+            return created_at
+        return request.schedule_time.timestamp() + self.ahead_seconds
 
     def _created(self, queue: StubQueue, task: StubTask) -> Outcome:
         reason = None

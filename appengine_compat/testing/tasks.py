@@ -1,0 +1,443 @@
+"""The ``tasks`` fixture: queued tasks run through the app, on a clock that the test moves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import webob
+
+from appengine_compat import installation
+from appengine_compat.backends.stub import StubTask
+from appengine_compat.core import headers as task_headers
+from appengine_compat.core import retry
+from appengine_compat.core.headers import AttemptFacts, Family
+from appengine_compat.errors import CompatError
+from appengine_compat.testing import deferred_calls
+from appengine_compat.testing.deferred_calls import DeferredCall
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+    from google.appengine.api.taskqueue.taskqueue_stub import TaskQueueServiceStub
+
+MOST_ATTEMPTS = 1000
+MOST_ATTEMPTS_OF_A_TASK = 25
+
+_TASK_ADDRESS = "0.1.0.2"
+
+
+class TaskRunError(CompatError):
+    """Tasks of a run failed for good, or the run did not come to its end.
+
+    Its cause is what the last attempt raised.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One delivery of a task to the app."""
+
+    task: StubTask
+    number: int
+    """1 for the task's first."""
+    status: int
+    """What the app answered; 500 if it raised."""
+    body: bytes
+    error: BaseException | None
+    """What the app raised."""
+    is_given_up: bool
+    """Whether the queue gives the task up after this attempt."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the task is done."""
+        return 200 <= self.status <= 299
+
+    def __str__(self) -> str:
+        raised = f" ({type(self.error).__name__}: {self.error})" if self.error else ""
+        return f"{_named(self.task)}: attempt {self.number} gave {self.status}{raised}"
+
+
+@dataclass(slots=True)
+class _Injection:
+    remaining: int
+    matches: Callable[[StubTask], bool]
+    status: int = 0
+    error: BaseException | None = None
+
+
+class Tasks:
+    """The queued tasks of a test: run them, step the time, and see what was deferred.
+
+    Attributes:
+        stub: the task queue stub, with its ``get_filtered_tasks`` and the rest.
+        app: the WSGI app that takes the tasks; None runs deferred calls directly, as the
+            deferred application does, and refuses others.
+        apps: WSGI apps by service, for tasks with a target; ``app`` takes all others.
+        attempts: every attempt made so far, in order.
+    """
+
+    def __init__(self, stub: TaskQueueServiceStub) -> None:
+        self.stub = stub
+        self.app: WSGIApplication | None = None
+        self.apps: dict[str, WSGIApplication] = {}
+        self.attempts: list[Attempt] = []
+        self._created: list[StubTask] = []
+        self._failures: list[_Injection] = []
+        self._duplicates: list[_Injection] = []
+        self._default_app: WSGIApplication | None = None
+        stub.on_create = self._created.append
+        stub.gettime = self.now
+
+    # --- time ---------------------------------------------------------------------------------
+
+    def now(self) -> float:
+        """Return the time of the queues: seconds since the epoch, as far as they were stepped."""
+        return time.time() + self.stub.ahead_seconds
+
+    def _step_to(self, moment: float) -> None:
+        self.stub.ahead_seconds += max(0.0, moment - self.now())
+
+    # --- running ------------------------------------------------------------------------------
+
+    def run_until_idle(self, *, check: bool = True) -> list[Attempt]:
+        """Run what is due now, and what that enqueues, until nothing is due.
+
+        Args:
+            check: whether tasks that are given up raise.
+
+        Returns:
+            The attempts made.
+
+        Raises:
+            TaskRunError: a task was given up (after the others have run), or 1,000 attempts
+                were made and tasks are still due.
+        """
+        return self._run(lambda: self.now(), step=False, check=check)
+
+    def run_all(self, *, check: bool = True) -> list[Attempt]:
+        """Run every task, whatever its ETA, with retries and what they enqueue, until none waits.
+
+        The time steps to each next task that is due. Queues with a rate of 0 are left alone.
+
+        Args:
+            check: whether tasks that are given up raise.
+
+        Returns:
+            The attempts made.
+
+        Raises:
+            TaskRunError: a task was given up or failed 25 times in this run (after the others
+                have run), or 1,000 attempts were made and tasks still wait.
+        """
+        return self._run(lambda: float("inf"), step=True, check=check)
+
+    def advance(
+        self,
+        *,
+        seconds: float = 0,
+        minutes: float = 0,
+        hours: float = 0,
+        days: float = 0,
+        check: bool = True,
+    ) -> list[Attempt]:
+        """Let time pass, and run what becomes due, each task at its own time.
+
+        Only the queues' time moves; ``time.time()`` does not.
+
+        Args:
+            seconds: how long; all are added up.
+            minutes: how long.
+            hours: how long.
+            days: how long.
+            check: whether tasks that are given up raise.
+
+        Returns:
+            The attempts made.
+
+        Raises:
+            ValueError: time does not go back.
+            TaskRunError: as ``run_all``.
+        """
+        duration = seconds + 60 * minutes + 3600 * hours + 86400 * days
+        if duration < 0:
+            raise ValueError(f"advance() by {duration} seconds: time does not go back")
+        end = self.now() + duration
+        made = self._run(lambda: end, step=True, check=check)
+        self._step_to(end)
+        return made
+
+    def _run(self, horizon: Callable[[], float], *, step: bool, check: bool) -> list[Attempt]:
+        made: list[Attempt] = []
+        failures: dict[StubTask, int] = {}
+        while (task := self._next(horizon(), failures)) is not None:
+            if len(made) >= MOST_ATTEMPTS:
+                raise TaskRunError(
+                    f"{MOST_ATTEMPTS} attempts were made, and there is still work: next is "
+                    f"{_named(task)}. Does a task enqueue itself without end?"
+                )
+            if step:
+                self._step_to(task.eta_microseconds / 1e6)
+            attempt = self._attempt(task)
+            made.append(attempt)
+            if not attempt.ok:
+                failures[task] = failures.get(task, 0) + 1
+        if check:
+            _check(made, failures)
+        return made
+
+    def _next(self, horizon: float, failures: dict[StubTask, int]) -> StubTask | None:
+        paused = {queue.name for queue in self.stub.queues() if queue.is_paused}
+        for task in self.stub.tasks():
+            if task.eta_microseconds / 1e6 > horizon:
+                return None
+            if task.queue not in paused and failures.get(task, 0) < MOST_ATTEMPTS_OF_A_TASK:
+                return task
+        return None
+
+    # --- one attempt --------------------------------------------------------------------------
+
+    def _attempt(self, task: StubTask) -> Attempt:
+        app = self._app_for(task)
+        if task.first_attempt_at is None:
+            task.first_attempt_at = self.now()
+        injected = _drawn(self._failures, task)
+        if injected is not None:
+            status, body, error = injected.status, b"", injected.error
+        else:
+            status, body, error = _delivered(app, task)
+        ok = 200 <= status <= 299
+        if ok and injected is None and _drawn(self._duplicates, task) is not None:
+            self._record(task, status, body, error, is_given_up=False)
+            status, body, error = _delivered(app, task)
+            ok = 200 <= status <= 299
+        number = task.retries + 1
+        is_given_up = not ok and self._failed(task, status)
+        if ok:
+            self.stub.finish(task)
+        attempt = Attempt(task, number, status, body, error, is_given_up)
+        self.attempts.append(attempt)
+        return attempt
+
+    def _record(
+        self,
+        task: StubTask,
+        status: int,
+        body: bytes,
+        error: BaseException | None,
+        *,
+        is_given_up: bool,
+    ) -> None:
+        self.attempts.append(Attempt(task, task.retries + 1, status, body, error, is_given_up))
+
+    def _failed(self, task: StubTask, status: int) -> bool:
+        """Schedule the next attempt of a task that failed; tell whether there is none."""
+        now = self.now()
+        task.retries += 1
+        task.executions += task_headers.counts_as_execution(Family.APP_ENGINE, status)
+        task.previous_response = status
+        config = retry.effective_retry_config(
+            self.stub.queue(task.queue).retry_config, task.request.retry
+        )
+        started = now if task.first_attempt_at is None else task.first_attempt_at
+        if retry.is_exhausted(config, task.retries, now - started):
+            self.stub.finish(task)
+            return True
+        task.eta_microseconds = round((now + retry.backoff_seconds(config, task.retries)) * 1e6)
+        return False
+
+    def _app_for(self, task: StubTask) -> WSGIApplication:
+        service = task.request.target.rpartition(".")[2]
+        app = self.apps.get(service, self.app)
+        if app is not None:
+            return app
+        if not deferred_calls.is_deferred(task):
+            raise TaskRunError(
+                f"{_named(task)} is no deferred call, and there is no app to take it: set "
+                "tasks.app to the WSGI app that serves its URL."
+            )
+        if self._default_app is None:
+            self._default_app = _deferred_app()
+        return self._default_app
+
+    # --- failures on request --------------------------------------------------------------------
+
+    def fail_next(
+        self,
+        times: int = 1,
+        *,
+        status: int = 500,
+        error: BaseException | None = None,
+        function: Any = None,
+        queue: str | None = None,
+    ) -> None:
+        """Let the next attempts fail before they reach the app.
+
+        Args:
+            times: how many attempts.
+            status: what they are answered; 0 for no answer at all.
+            error: what the app is said to have raised.
+            function: only attempts of deferred calls of this function.
+            queue: only attempts of tasks of this queue.
+        """
+        if 200 <= status <= 299:
+            raise ValueError(f"status {status} is no failure")
+        self._failures.append(_Injection(times, _matching(function, queue), status, error))
+
+    def duplicate_next(
+        self, times: int = 1, *, function: Any = None, queue: str | None = None
+    ) -> None:
+        """Let the next tasks that succeed be delivered a second time, as queues may do.
+
+        The second delivery has the same name and headers; its result is the one that counts.
+
+        Args:
+            times: how many tasks.
+            function: only deferred calls of this function.
+            queue: only tasks of this queue.
+        """
+        self._duplicates.append(_Injection(times, _matching(function, queue)))
+
+    # --- what was deferred ------------------------------------------------------------------------
+
+    @property
+    def deferred(self) -> list[DeferredCall]:
+        """Every call that was deferred since the test began, run or not, in order."""
+        calls = (deferred_calls.read(task) for task in self._created)
+        return [call for call in calls if call is not None]
+
+    def assert_deferred(self, function: Any, /, *args: Any, **kwargs: Any) -> DeferredCall:
+        """Assert that this call was deferred, and return it (the last, if there are several).
+
+        Args:
+            function: the callable, as it was given to ``defer``.
+            args: its positional arguments.
+            kwargs: its keyword arguments, and what else must hold: ``_queue``, ``_url``,
+                ``_name``, ``_target``, ``_countdown`` (seconds, to one second).
+
+        Raises:
+            AssertionError: it was not; the text says what was.
+        """
+        calls = self.deferred
+        for call in reversed(calls):
+            if call.matches(function, args, kwargs):
+                return call
+        parts = [repr(value) for value in args]
+        parts += [f"{name}={value!r}" for name, value in kwargs.items()]
+        name = getattr(function, "__qualname__", repr(function))
+        raise AssertionError(f"{name}({', '.join(parts)}) was not deferred. {_told(calls)}")
+
+    def assert_nothing_deferred(self) -> None:
+        """Assert that nothing was deferred since the test began.
+
+        Raises:
+            AssertionError: something was; the text says what.
+        """
+        calls = self.deferred
+        if calls:
+            raise AssertionError(_told(calls))
+
+
+def _delivered(app: WSGIApplication, task: StubTask) -> tuple[int, bytes, BaseException | None]:
+    request = _request(task)
+    try:
+        # What a failing app holds on to goes with the exception.
+        status, _, chunks = request.call_application(app)
+        try:
+            body = b"".join(chunks)
+        finally:
+            close = getattr(chunks, "close", None)
+            if close is not None:
+                close()
+    # As a server does: whatever an app raises, sys.exit included, is a 500.
+    except (Exception, SystemExit) as error:
+        return 500, b"", error
+    return int(status.split(None, 1)[0]), body, None
+
+
+def _request(task: StubTask) -> webob.Request:
+    facts = AttemptFacts(
+        queue_id=task.queue,
+        task_id=task.id,
+        eta=task.eta,
+        retries=task.retries,
+        replies=task.executions,
+        previous_response=task.previous_response,
+    )
+    asked = task.request
+    stored = task_headers.stored_app_engine_headers(
+        task_headers.carry(asked.headers), asked.payload
+    )
+    request = webob.Request.blank(asked.relative_url, method=asked.method)
+    request.environ["REMOTE_ADDR"] = _TASK_ADDRESS
+    request.environ["SERVER_SOFTWARE"] = "Development/appengine-compat"
+    request.body = asked.payload
+    for name, value in [*stored.items(), *task_headers.task_headers(Family.APP_ENGINE, facts)]:
+        request.headers[name] = value
+    return request
+
+
+def _deferred_app() -> WSGIApplication:
+    from google.appengine.ext import deferred
+
+    app: WSGIApplication = deferred.application
+    if installation.is_installed():
+        return app  # beside Google's SDK wrapping replaces its stubs, which are the test's own
+    from google.appengine.api import wrap_wsgi_app
+
+    wrapped: WSGIApplication = wrap_wsgi_app(app, use_legacy_context_mode=False)
+    return wrapped
+
+
+def _matching(function: Any, queue: str | None) -> Callable[[StubTask], bool]:
+    def matches(task: StubTask) -> bool:
+        if queue is not None and task.queue != queue:
+            return False
+        if function is None:
+            return True
+        call = deferred_calls.read(task)
+        return call is not None and bool(call.function == function)
+
+    return matches
+
+
+def _drawn(injections: list[_Injection], task: StubTask) -> _Injection | None:
+    for injection in injections:
+        if injection.remaining > 0 and injection.matches(task):
+            injection.remaining -= 1
+            return injection
+    return None
+
+
+def _check(made: list[Attempt], failures: dict[StubTask, int]) -> None:
+    hopeless = [
+        attempt
+        for attempt in made
+        if attempt.is_given_up
+        or (not attempt.ok and failures[attempt.task] >= MOST_ATTEMPTS_OF_A_TASK)
+    ]
+    if not hopeless:
+        return
+    last = {attempt.task: attempt for attempt in hopeless}
+    lines = [
+        f"{attempt}; it is {'given up' if attempt.is_given_up else 'left in the queue'}"
+        for attempt in last.values()
+    ]
+    raise TaskRunError("Tasks failed:\n  " + "\n  ".join(lines)) from hopeless[-1].error
+
+
+def _named(task: StubTask) -> str:
+    from appengine_compat.payload.description import describe
+
+    request = task.request
+    call = describe(request.payload) if request.payload else None
+    what = call or f"{request.method} {request.relative_url}"
+    return f"task {task.id!r} of queue {task.queue!r}, {what}"
+
+
+def _told(calls: list[DeferredCall]) -> str:
+    if not calls:
+        return "Nothing was deferred."
+    return "Deferred were:\n  " + "\n  ".join(map(str, calls))
