@@ -11,11 +11,12 @@ from contextvars import ContextVar
 
 from google.appengine.runtime import context
 
+_PATTERN = r"^[0-9A-Za-z._-]{0,100}$"
 _NAMESPACE = re.compile(r"[0-9A-Za-z._-]{0,100}")
 _current: ContextVar[str] = ContextVar("appengine_compat_namespace", default="")
 
 
-class BadValueError(ValueError):
+class BadValueError(Exception):
     """A namespace has characters or a length that namespaces cannot have."""
 
 
@@ -46,7 +47,7 @@ def google_apps_namespace() -> str | None:
 def validate_namespace(value: object, exception: type[Exception] = BadValueError) -> None:
     """Raise the exception unless the value can be a namespace."""
     if not isinstance(value, str):
-        raise exception(f"value should be a string; received {value!r}")
+        raise exception(f"value should be a string; received {value!r} (a {type(value)}):")
     # fullmatch, unlike App Engine's match with "$": a newline would end the header it travels in.
     if not _NAMESPACE.fullmatch(value):
-        raise exception(f'value "{value}" does not match regex "{_NAMESPACE.pattern}"')
+        raise exception(f'value "{value}" does not match regex "{_PATTERN}"')

@@ -122,7 +122,7 @@ def parse_relative_url(url: str) -> tuple[str, str]:
         _RelativeUrlError: it has a scheme, a host or a fragment, or its path is not absolute.
     """
     if not url:
-        raise _RelativeUrlError("Relative URL is empty")
+        raise _RelativeUrlError("The relative URL is empty")
     scheme, host, path, query, fragment = urllib.parse.urlsplit(url)
     if scheme or host:
         raise _RelativeUrlError("Relative URL cannot have a scheme or location")
@@ -140,8 +140,8 @@ def split_url(url: str) -> tuple[str, str]:
         InvalidUrlError: it is not an absolute path, or longer than 2083 characters without
             its query.
     """
-    # len() and not truth: None is a mistake that App Engine told by a TypeError.
-    if len(url) == 0:
+    if not url:
+        len(url)  # None is a mistake that App Engine told by this TypeError
         return "", ""
     try:
         path, query = parse_relative_url(url)
@@ -204,7 +204,7 @@ def place_payload(
                 "Payload can only be specified for methods "
                 + ", ".join(sorted(_limits.BODY_METHODS))
             )
-        body = convert_payload(payload, headers) if method in _limits.BODY_METHODS else None
+        body = convert_payload(payload, headers) if payload else None
         query = text or query
         return (f"{path}?{query}" if query else path), body
     if method == "PULL":

@@ -186,13 +186,11 @@ def error_for(refusal: BackendError, action: str) -> Error:
     """Return the exception that old code knows for a backend's refusal.
 
     Args:
-        refusal: what the backend said; it becomes the cause.
+        refusal: what the backend said; raise the exception from it.
         action: what was tried, naming queue and task, as "add task 'a' to queue 'q'".
     """
     detail = str(refusal) or refusal.reason.value
-    error = CLASS_OF[refusal.reason](f"Could not {action}: {detail}")
-    error.__cause__ = refusal
-    return error
+    return CLASS_OF[refusal.reason](f"Could not {action}: {detail}")
 
 
 _joined: dict[type[CompatError], type[Error]] = {}
@@ -205,9 +203,7 @@ def joined_error(error: CompatError) -> Error:
     """
     if isinstance(error, Error):
         return error
-    made = _join(type(error), error.args, error.__dict__)
-    made.__cause__ = error
-    return made
+    return _join(type(error), error.args, error.__dict__)
 
 
 def _join(kind: type[CompatError], args: tuple[object, ...], state: dict[str, object]) -> Error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +58,7 @@ def backend_for(client: object) -> Backend:
         stub = _registered_stub()
         return choice.current() if stub is None else stub
     except CompatError as error:
-        raise joined_error(error) from error.__cause__
+        raise joined_error(error) from error
 
 
 def _registered_stub() -> Backend | None:
@@ -108,15 +108,15 @@ def _moment(posix: float) -> datetime:
 
 
 def _retry_overrides(options: Any) -> RetryOverrides:
-    limit = options.task_retry_limit
-    return RetryOverrides(
+    overrides = RetryOverrides(
         min_backoff_seconds=options.min_backoff_seconds,
         max_backoff_seconds=options.max_backoff_seconds,
         max_doublings=options.max_doublings,
         max_retry_duration_seconds=options.task_age_limit,
-        # App Engine counted tries after the first one, Cloud Tasks counts them all.
-        max_attempts=None if limit is None else limit + 1,
     )
+    limit = options.task_retry_limit
+    # App Engine counted tries after the first one, Cloud Tasks counts them all.
+    return overrides if limit is None else replace(overrides, max_attempts=limit + 1)
 
 
 def adding(queue_name: str, tasks: list[Task], multiple: bool, backend: Backend) -> Operation:
@@ -148,7 +148,7 @@ def adding_requests(queue_name: str, requests: list[TaskRequest], backend: Backe
                 raise error_for(error, action) from error
             return [Outcome(request.name, error) for request in requests]
         except CompatError as error:
-            raise joined_error(error) from error.__cause__
+            raise joined_error(error) from error
 
     def finish(outcomes: list[Outcome]) -> list[Outcome]:
         failed: tuple[TaskRequest, BackendError] | None = None
@@ -158,7 +158,10 @@ def adding_requests(queue_name: str, requests: list[TaskRequest], backend: Backe
                 failed = request, outcome.error
         if failed is not None:
             request, error = failed
-            raise error_for(error, f"add {described([request])} to queue {queue_name!r}")
+            # One bad task can have all of its call refused.
+            what = f"task {error.task!r}" if error.task else described([request])
+            action = f"add {what} to queue {queue_name!r}"
+            raise error_for(error, action) from error
         return outcomes
 
     return Operation("BulkAdd", run, finish, backend.kind == "stub")
@@ -169,7 +172,7 @@ def described(requests: Sequence[TaskRequest]) -> str:
     if len(requests) != 1:
         return f"{len(requests)} tasks"
     (request,) = requests
-    return f"task {request.name!r}" if request.name else f"a task for {request.relative_url}"
+    return f"task {request.name!r}" if request.name else f"a task for {request.relative_url!r}"
 
 
 def deleting(queue_name: str, tasks: list[Task], multiple: bool, backend: Backend) -> Operation:
@@ -199,7 +202,9 @@ def deleting(queue_name: str, tasks: list[Task], multiple: bool, backend: Backen
             elif outcome.error.reason not in _ABSENT and failed is None:
                 failed = name, outcome.error
         if failed is not None:
-            raise error_for(failed[1], f"delete task {failed[0]!r} of queue {queue_name!r}")
+            name, error = failed
+            action = f"delete task {name!r} of queue {queue_name!r}"
+            raise error_for(error, action) from error
         return tasks if multiple else tasks[0]
 
     return Operation("Delete", run, finish, backend.kind == "stub")

@@ -136,7 +136,7 @@ def _queues(queue_or_queues: Any) -> tuple[list[Queue], bool]:
         raise TypeError("queue_or_queues must contain either strings or queue instances, not both.")
     queues = [taskqueue.Queue(name) for name in given] if names else given
     if any(queue._app != queues[0]._app for queue in queues):
-        raise InvalidQueueError("Application ID must be the same for all queues.")
+        raise InvalidQueueError("Inconsistent app ids requested.")
     return queues, True
 
 

@@ -17,7 +17,7 @@ from google.appengine.api.taskqueue._errors import (
 )
 
 if TYPE_CHECKING:
-    from google.appengine.api.taskqueue.taskqueue import Queue
+    from types import ModuleType
 
     from appengine_compat.backends.base import TaskRequest
 
@@ -114,15 +114,9 @@ class Task:
         self.__retry_count = 0
         self.__queue_name: str | None = None
         self.__dispatch_deadline_usec: int | None = kwargs.get("dispatch_deadline_usec")
-        if self.__dispatch_deadline_usec is not None:
-            construction.check_dispatch_deadline(self.__dispatch_deadline_usec)
         self.__host_given: Any = headers.get("host")
         self.__target_given = self.__host_given is not None or kwargs.get("target") is not None
-        self.__target: Any = (
-            construction.UNKNOWN_APP_VERSION
-            if is_pull
-            else construction.resolve_host(headers, kwargs.get("target"))
-        )
+        self.__target: Any = construction.resolve_host(headers, kwargs.get("target"))
         self.__headers = headers
         self.__headers_list = construction.flat_headers(headers)
         eta, countdown = kwargs.get("eta"), kwargs.get("countdown")
@@ -135,11 +129,12 @@ class Task:
         limit = _limits.MAX_PULL_TASK_SIZE_BYTES if is_pull else _limits.MAX_PUSH_TASK_SIZE_BYTES
         if kwargs.get("_size_check", True) and self.size > limit:
             raise TaskTooLargeError(f"Task size must be less than {limit}; found {self.size}")
-        if self.__tag and len(construction.encoded(self.__tag)) > _limits.MAX_TAG_LENGTH:
+        if self.__tag and len(self.__tag) > _limits.MAX_TAG_LENGTH:
             raise InvalidTagError(
-                f"Tag must be <= {_limits.MAX_TAG_LENGTH} bytes. "
-                f"Got a {len(construction.encoded(self.__tag))} byte tag."
+                f"Tag must be <= {_limits.MAX_TAG_LENGTH} bytes. Got a {len(self.__tag)} byte tag."
             )
+        if self.__dispatch_deadline_usec is not None:
+            construction.check_dispatch_deadline(self.__dispatch_deadline_usec)
 
     @property
     def dispatch_deadline_usec(self) -> int | None:
@@ -243,7 +238,7 @@ class Task:
         _client: object = None,
     ) -> Any:
         """Start to add the task to a queue, as ``Queue.add_async`` does."""
-        queue = _queue(queue_name)
+        queue = _surface().Queue(queue_name)
         if _client is None:
             return queue.add_async(self, transactional, rpc)
         return queue.add_async(self, transactional, rpc, _client=_client)
@@ -260,12 +255,15 @@ class Task:
         Returns:
             The task itself.
         """
-        if _client is not None:
-            return _queue(queue_name)._add_now(self, transactional, _client)
+        surface = _surface()
         # Tests and wrappers replace add_async, and App Engine's add went through it.
-        if type(self).add_async is not _ADD_ASYNC:
+        is_replaced = (
+            type(self).add_async is not _ADD_ASYNC
+            or surface.Queue.add_async is not surface._ADD_ASYNC
+        )
+        if is_replaced and _client is None:
             return self.add_async(queue_name, transactional).get_result()
-        return _queue(queue_name)._add_now(self, transactional, None)
+        return surface.Queue(queue_name)._add_now(self, transactional, _client)
 
     def _to_request(self, queue_name: str) -> TaskRequest:
         return sending.task_request(
@@ -301,7 +299,7 @@ class Task:
         Raises:
             ValueError: they are not form-encoded.
         """
-        if self.__method in ("PULL", "POST", "PUT") and self.__payload:
+        if self.__method in ("POST", "PULL"):
             text: Any = self.__payload
         else:
             text = urllib.parse.urlsplit(self.__relative_url).query
@@ -320,8 +318,8 @@ class Task:
 _ADD_ASYNC = Task.add_async
 
 
-def _queue(name: str) -> Queue:
-    # Looked up at each call in the module that old code knows, where tests put their own.
+def _surface() -> ModuleType:
+    # Queue is looked up at each call in the module that old code knows: tests put their own there.
     from google.appengine.api.taskqueue import taskqueue
 
-    return taskqueue.Queue(name)
+    return taskqueue
