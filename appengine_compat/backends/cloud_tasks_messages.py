@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from typing import Any
 
@@ -22,6 +23,9 @@ BatchDeleteTasksMetadata = tasks_v2.BatchDeleteTasksMetadata.pb()
 PurgeQueueRequest = tasks_v2.PurgeQueueRequest.pb()
 
 _METHODS: dict[str, int] = {name: getattr(tasks_v2.HttpMethod, name).value for name in HTTP_METHODS}
+
+_MOST_KEPT = 1000
+"""Programs name few targets; one that makes them up must not fill the memory."""
 
 
 class Addressing:
@@ -44,7 +48,10 @@ class Addressing:
         self._audience = settings.AUDIENCE.get() or ""
         self._emulated = emulated
         self._version = version
-        self._own_service = targets.current_service()
+        self._own_service = os.environ.get("GAE_SERVICE") or os.environ.get("K_SERVICE")
+        # A tunnel's address changes while the program runs.
+        self._may_keep = targets.NGROK not in self._table.values()
+        self._kept: dict[tuple[str, str], AppEngineRouting | str] = {}
 
     def write(self, task: Any, request: TaskRequest) -> None:
         """Put the request's target, headers and body on a task.
@@ -52,16 +59,22 @@ class Addressing:
         Raises:
             BackendError: the target is not known, or the method carries no body there.
         """
-        service = targets.current_service()
-        found = targets.find(request.target or service, self._table)
+        service = targets.SERVICE.get("") or self._own_service or targets.DEFAULT_SERVICE
+        found = self._kept.get((request.target, service)) or self._find(request.target, service)
         if isinstance(found, str):
             self._write_http(task.http_request, found, request)
-            return
-        if not request.target:
+        else:
+            _write_app_engine(task.app_engine_http_request, found, request)
+
+    def _find(self, target: str, service: str) -> AppEngineRouting | str:
+        found = targets.find(target or service, self._table)
+        if not target and not isinstance(found, str):
             # App Engine's queues kept a task on the version that enqueued it.
             version = self._version if service == self._own_service else ""
             found = AppEngineRouting(service=service, version=version)
-        _write_app_engine(task.app_engine_http_request, found, request)
+        if self._may_keep and len(self._kept) < _MOST_KEPT:
+            self._kept[target, service] = found
+        return found
 
     def _write_http(self, message: Any, address: str, request: TaskRequest) -> None:
         message.http_method = _method(request)
