@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import secrets
 from dataclasses import dataclass
 
 from appengine_compat.core import messages
@@ -75,4 +74,7 @@ def short_id(name: str) -> str:
 
 def automatic_task_id() -> str:
     """Return a fresh task id as the service makes them: decimal digits, leading zeros allowed."""
+    # Here, since it loads OpenSSL, which most programs that import this need not.
+    import secrets
+
     return f"{secrets.randbelow(10**_AUTOMATIC_ID_DIGITS):0{_AUTOMATIC_ID_DIGITS}d}"
