@@ -112,7 +112,7 @@ def task_gone() -> ApiError:
         "NOT_FOUND",
         "The task no longer exists, though a task with this name existed recently. The task "
         "either successfully completed or was deleted.",
-        reason=UNKNOWN_TASK,
+        reason=TOMBSTONED_TASK,
     )
 
 

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -19,9 +20,12 @@ from hypothesis import strategies as st
 
 from appengine_compat.backends.base import Backend, BackendError, Reason, TaskRequest
 from appengine_compat.backends.cloud_tasks import CloudTasksBackend
+from appengine_compat.backends.embedded import EmbeddedBackend
 from appengine_compat.backends.stub import StubBackend
 from appengine_compat.core.headers import CARRIED_PREFIX
-from appengine_compat.core.model import RetryOverrides
+from appengine_compat.core.model import AppEngineRequest, Queue, RetryOverrides, Task
+from appengine_compat.core.names import QueueName, short_id
+from appengine_compat.local.wsgi_transport import WsgiTransport
 from tests.contract.grpc_recorder import LOCATION, PARENT, PROJECT, Recorder, serving
 
 POST = TaskRequest(relative_url="/work?a=1&b=%20", payload=b"\x80\x05\x00\xff payload")
@@ -55,7 +59,7 @@ class Rig(Protocol):
 
 
 class StubRig:
-    def __init__(self, queue_yaml: Any) -> None:
+    def __init__(self, queue_yaml: Path) -> None:
         queue_yaml.write_text("queue:\n- name: other\n  rate: 5/s\n")
         self.stub = StubBackend(queue_config=queue_yaml)
         self.backend: Backend = self.stub
@@ -77,6 +81,58 @@ class StubRig:
 
     def finish(self, queue: str, task_id: str) -> None:
         self.stub.finish(self.stub.queue(queue).tasks[task_id])
+
+
+class EmbeddedRig:
+    def __init__(self, database: Path) -> None:
+        self.embedded = EmbeddedBackend(
+            str(database),
+            queues=[Queue(name=str(self.queue_name(queue))) for queue in ("default", "other")],
+        )
+        self.backend: Backend = self.embedded
+        self.ended = threading.Event()
+        self.embedded.observe(lambda attempt: self.ended.set())
+
+    @staticmethod
+    def queue_name(queue: str) -> QueueName:
+        return QueueName(PROJECT, LOCATION, queue)
+
+    def stored(self, queue: str = "default") -> dict[str, Seen]:
+        page = self.embedded.service().list_tasks(str(self.queue_name(queue)))
+        assert not page.next_page_token
+        return {short_id(task.name): _from_task(task) for task in page.items}
+
+    def finish(self, queue: str, task_id: str) -> None:
+        service = self.embedded.service()
+        # The others are to wait on; RunTask passes a pause by.
+        for other in ("default", "other"):
+            service.pause_queue(str(self.queue_name(other)))
+        transport = WsgiTransport()
+        transport.register(_answer_200, "default")
+        service.start(transport, threads=1)
+        self.ended.clear()
+        service.run_task(self.queue_name(queue).task(task_id))
+        assert self.ended.wait(10)
+
+
+def _answer_200(environ: Any, start_response: Any) -> list[bytes]:
+    start_response("200 OK", [])
+    return []
+
+
+def _from_task(task: Task) -> Seen:
+    request, schedule_time = task.request, task.schedule_time
+    assert isinstance(request, AppEngineRequest)
+    assert schedule_time is not None
+    return Seen(
+        method=request.method,
+        relative_url=request.relative_uri,
+        headers=_joined(request.headers.items()),
+        body=request.body,
+        schedule_time=schedule_time,
+        retry=task.retry_config,
+        dispatch_deadline_seconds=task.dispatch_deadline_seconds,
+    )
 
 
 class CloudTasksRig:
@@ -138,17 +194,22 @@ def _joined(headers: Any) -> dict[str, str]:
     return joined
 
 
-@pytest.fixture(params=["stub", "cloud tasks, app engine", "cloud tasks, http"])
+@pytest.fixture(params=["stub", "embedded", "cloud tasks, app engine", "cloud tasks, http"])
 def rig(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Iterator[Rig]:
     if request.param == "stub":
         yield StubRig(tmp_path / "queue.yaml")
         return
+    monkeypatch.setenv("APPENGINE_COMPAT_PROJECT", PROJECT)
+    monkeypatch.setenv("APPENGINE_COMPAT_LOCATION", LOCATION)
+    if request.param == "embedded":
+        embedded_rig = EmbeddedRig(tmp_path / "tasks.db")
+        yield embedded_rig
+        assert embedded_rig.embedded.close() == []
+        return
     with serving("default", "other") as recorder:
         monkeypatch.setenv("CLOUD_TASKS_EMULATOR_HOST", recorder.address)
-        monkeypatch.setenv("APPENGINE_COMPAT_PROJECT", PROJECT)
-        monkeypatch.setenv("APPENGINE_COMPAT_LOCATION", LOCATION)
         if request.param.endswith("http"):
             monkeypatch.setenv("APPENGINE_COMPAT_TARGETS", "http://localhost:8080")
         yield CloudTasksRig(recorder)
