@@ -12,7 +12,6 @@ import os
 import pickle
 import types
 
-from google.appengine.api import taskqueue
 from google.appengine.ext.deferred import deferred
 from google.appengine.ext.deferred.deferred import (
     Error,
@@ -52,6 +51,6 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     # Private names exist on the submodule only, as in App Engine's package.
-    if name in ("TaskHandler", "db", "main"):
+    if name in ("TaskHandler", "db", "main", "taskqueue"):
         return getattr(deferred, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

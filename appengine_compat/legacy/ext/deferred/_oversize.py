@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import importlib
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from google.appengine.api import taskqueue
 from google.appengine.ext.deferred import deferred
+
+if TYPE_CHECKING:
+    from google.appengine.api import taskqueue
 
 _SDK_NEEDED = (
     "{name} is Google's SDK's: install it (pip install appengine-python-standard) and call "
@@ -40,14 +42,15 @@ def add(
     if _datastore() is None or _is_in_transaction():
         # In a transaction an entity of its own could need a cross-group one, and would be
         # bound to the commit even where the task is not.
-        task = taskqueue.Task(payload=payload, _size_check=False, **options)
+        task = deferred._taskqueue().Task(payload=payload, _size_check=False, **options)
         large: taskqueue.Task = task.add(queue, **adding)
         return large
     entity = deferred._DeferredTaskEntity(data=payload)
     key = entity.put()
     try:
         pointer = deferred.serialize(deferred.run_from_datastore, str(key))
-        small: taskqueue.Task = taskqueue.Task(payload=pointer, **options).add(queue, **adding)
+        task = deferred._taskqueue().Task(payload=pointer, **options)
+        small: taskqueue.Task = task.add(queue, **adding)
     except BaseException:
         entity.delete()
         raise

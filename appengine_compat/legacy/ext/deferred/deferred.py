@@ -12,22 +12,26 @@ import logging
 import os  # noqa: F401 - old code reaches it through this module
 import pickle
 import types
-from collections.abc import Callable, Coroutine, Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Coroutine
 
-from google.appengine.api import taskqueue
-
+# Type checkers know this name wherever it comes from, and typing takes longer to import than
+# most of what is here.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
+    from google.appengine.api import taskqueue
+
+    _Answer = tuple[str, http.HTTPStatus, list[tuple[str, str]]]
+    _Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
 _DEFAULT_LOG_LEVEL = logging.INFO
 _TASKQUEUE_HEADERS = {"Content-Type": "application/octet-stream"}
 _TASKQUEUE_RESPONSE_HEADERS = ("Content-Type", "text/plain")
 _DEFAULT_URL = "/_ah/queue/deferred"
 _DEFAULT_QUEUE = "default"
-
-_Answer = tuple[str, http.HTTPStatus, list[tuple[str, str]]]
-_Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
 # What a payload starts with when only Python 3 can have written it.
 _PYTHON3_STARTS = (b"\x80\x05", b"\x80\x04", b"\x80\x03")
@@ -222,13 +226,23 @@ def defer(obj: Any, *args: Any, **kwargs: Any) -> taskqueue.Task:
     if problem:
         _warn(problem)
     payload = serialize(obj, *args, **kwargs)
+    queues = _taskqueue()
     try:
-        task: taskqueue.Task = taskqueue.Task(payload=payload, **options).add(queue, **adding)
+        task: taskqueue.Task = queues.Task(payload=payload, **options).add(queue, **adding)
         return task
-    except taskqueue.TaskTooLargeError:
+    except queues.TaskTooLargeError:
         from google.appengine.ext.deferred import _oversize
 
         return _oversize.add(payload, queue, options, adding)
+
+
+def _taskqueue() -> Any:
+    # Workers that only run tasks never need it; old code may have put another in its place.
+    if "taskqueue" not in globals():
+        from google.appengine.api import taskqueue
+
+        globals()["taskqueue"] = taskqueue
+    return globals()["taskqueue"]
 
 
 def _misfit(obj: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
@@ -384,6 +398,8 @@ def main() -> None:
 
 
 def __getattr__(name: str) -> Any:
+    if name == "taskqueue":
+        return _taskqueue()
     if name == "db":
         from google.appengine.ext.deferred import _oversize
 
