@@ -55,6 +55,9 @@ METADATA_TIMEOUT_SECONDS = 2.0
 PROJECT_VARIABLES = ("GOOGLE_CLOUD_PROJECT", "GAE_APPLICATION")
 LOCATION_VARIABLES = ("LOCATION_ID", "GAE_LOCATION", "GAE_REGION", "REGION_ID")
 
+EMULATOR_VARIABLE = "CLOUD_TASKS_EMULATOR_HOST"
+
+_HOST_AND_PORT = re.compile(r"\A(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.\-]+):[0-9]{1,5}\Z")
 _PROJECT = re.compile(r"\A[A-Za-z0-9:.\-]+\Z")
 _LOCATION = re.compile(r"\A[A-Za-z0-9\-]+\Z")
 # App Engine's application ids begin with the letter of the group of data centres they live in.
@@ -147,6 +150,23 @@ def _ask_for(
         f"Set {setting.variable} to {setting.allowed}.",
         setting=setting.variable,
     )
+
+
+def emulator_host() -> str:
+    """Return ``host:port`` of the plain-text Cloud Tasks that is to be used; "" for Google's.
+
+    Raises:
+        ConfigError: ``CLOUD_TASKS_EMULATOR_HOST`` is not shaped like one.
+    """
+    text = os.environ.get(EMULATOR_VARIABLE, "").strip()
+    address = text.removeprefix("http://").rstrip("/")
+    if address and not _HOST_AND_PORT.match(address):
+        raise ConfigError(
+            f"{EMULATOR_VARIABLE} is {text!r}, which is not host:port: set it to where a Cloud "
+            "Tasks emulator listens in plain text, such as localhost:8123, or unset it.",
+            setting=EMULATOR_VARIABLE,
+        )
+    return address
 
 
 def metadata(path: str) -> str:

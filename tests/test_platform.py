@@ -184,3 +184,31 @@ class TestLocation:
         metadata.status = 500
         with pytest.raises(ConfigError, match=r"answers 500 .*APPENGINE_COMPAT_LOCATION"):
             platform.location()
+
+
+class TestEmulatorHost:
+    @pytest.mark.parametrize(
+        ("text", "address"),
+        [
+            ("", ""),
+            ("localhost:8123", "localhost:8123"),
+            (" http://localhost:8123/ ", "localhost:8123"),
+            ("10.0.0.1:80", "10.0.0.1:80"),
+            ("[::1]:8123", "[::1]:8123"),
+            ("cloud_tasks-1.internal:8123", "cloud_tasks-1.internal:8123"),
+        ],
+    )
+    def test_is_an_address_with_a_port(
+        self, monkeypatch: pytest.MonkeyPatch, text: str, address: str
+    ) -> None:
+        monkeypatch.setenv("CLOUD_TASKS_EMULATOR_HOST", text)
+        assert platform.emulator_host() == address
+
+    @pytest.mark.parametrize("text", ["localhost", "https://a:1", "a:b", "a:1/path", ":8123"])
+    def test_anything_else_is_an_error_that_shows_one(
+        self, monkeypatch: pytest.MonkeyPatch, text: str
+    ) -> None:
+        monkeypatch.setenv("CLOUD_TASKS_EMULATOR_HOST", text)
+        with pytest.raises(ConfigError, match="such as localhost:8123") as caught:
+            platform.emulator_host()
+        assert repr(text) in str(caught.value)

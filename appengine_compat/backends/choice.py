@@ -149,9 +149,9 @@ def _decide() -> tuple[str, str]:
         if kind == CLOUD_TASKS:
             _require_targets(f"{settings.BACKEND.variable}=cloudtasks")
         return kind, f"{settings.BACKEND.variable} is {kind}"
-    emulator = os.environ.get("CLOUD_TASKS_EMULATOR_HOST", "").strip()
+    emulator = platform.emulator_host()
     if emulator:
-        return CLOUD_TASKS, f"CLOUD_TASKS_EMULATOR_HOST is {emulator}"
+        return CLOUD_TASKS, f"{platform.EMULATOR_VARIABLE} is {emulator}"
     host = platform.detect()
     if host is Platform.APP_ENGINE:
         return CLOUD_TASKS, "this is App Engine"
@@ -163,7 +163,7 @@ def _decide() -> tuple[str, str]:
 
 def _require_targets(why: str) -> None:
     """Refuse Cloud Tasks where a task could not say where it is to be delivered, and as whom."""
-    if platform.detect() is Platform.APP_ENGINE or os.environ.get("CLOUD_TASKS_EMULATOR_HOST"):
+    if platform.detect() is Platform.APP_ENGINE or platform.emulator_host():
         return
     table = settings.TARGETS.get()
     missing = []

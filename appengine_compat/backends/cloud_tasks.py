@@ -8,6 +8,7 @@ ones cost least.)
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import secrets
@@ -31,6 +32,8 @@ from appengine_compat.platform import Platform
 if TYPE_CHECKING:
     from google.cloud import tasks_v2
 
+_logger = logging.getLogger(__name__)
+
 MAX_CALL_SECONDS = 20.0
 """The service refuses calls whose deadline is more than 30 seconds away."""
 _TRY_SECONDS = 10.0
@@ -52,7 +55,7 @@ class CloudTasksBackend:
         Raises:
             ConfigError: project or location are not known.
         """
-        emulator = "" if client else os.environ.get("CLOUD_TASKS_EMULATOR_HOST", "").strip()
+        emulator = "" if client else platform.emulator_host()
         on_app_engine = platform.detect() is Platform.APP_ENGINE
         self._addressing = messages.Addressing(
             on_app_engine=on_app_engine or (bool(emulator) and not settings.TARGETS.get()),
@@ -310,6 +313,7 @@ class CloudTasksBackend:
             except ApiError as error:
                 if not errors.is_passing(error) or not budget.may_try_again():
                     raise
+                _logger.info("%s failed, and is tried again: %s", rpc.path, error)
                 budget.pause()
 
     def _finished(self, operation: Any, budget: _Budget) -> Any:

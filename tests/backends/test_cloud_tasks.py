@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import grpc
 import pytest
@@ -19,7 +20,7 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud import tasks_v2
 from google.protobuf import json_format
 
-from appengine_compat.backends import targets
+from appengine_compat.backends import choice, targets
 from appengine_compat.backends.base import BackendError, Reason, TaskRequest
 from appengine_compat.backends.cloud_tasks import CloudTasksBackend
 from appengine_compat.core.model import QueueStats, RetryOverrides
@@ -652,6 +653,15 @@ class TestGivenClient:
         assert not recorder.tasks
         recorder.fail("CreateTask", "PERMISSION_DENIED", "no")
         assert refusal(backend).reason is Reason.PERMISSION_DENIED
+
+    def test_a_mock_of_a_client_is_one(self, environment: Settings) -> None:
+        environment(APPENGINE_COMPAT_TARGETS="appengine")
+        client = mock.create_autospec(tasks_v2.CloudTasksClient, instance=True)
+        (outcome,) = choice.as_backend(client).create_tasks("default", [POST])
+        assert outcome.error is None
+        request = client.create_task.call_args.kwargs["request"]
+        assert request.parent == QUEUE
+        assert request.task.app_engine_http_request.body == POST.payload
 
     @pytest.mark.parametrize(
         ("exception", "text", "reason"),
