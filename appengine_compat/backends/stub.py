@@ -119,8 +119,8 @@ class StubBackend:
         self.on_create = on_create
         self._lock = threading.RLock()
         self._numbers: Iterator[int] = itertools.count(1)
-        self.ahead_seconds = 0.0
-        """How far ``now`` is ahead of the clock that the program reads its ETAs from."""
+        self.due_at: Callable[[datetime], float] = datetime.timestamp
+        """Turns a schedule time into seconds by the clock of ``now``."""
         self._sequence = 0
         self._queues: dict[str, StubQueue] = {}
         self._read: tuple[Path, int, int] | None = None
@@ -244,7 +244,9 @@ class StubBackend:
         tasks = []
         refusals = []
         for request in requests:
-            eta_microseconds = round(self._due_at(request, created_at) * _MICROSECONDS)
+            eta = request.schedule_time
+            due_at = created_at if eta is None else self.due_at(eta)
+            eta_microseconds = round(due_at * _MICROSECONDS)
             refusal = _refusal(queue, request, eta_microseconds, created_at)
             if refusal is not None:
                 refusals.append(refusal)
@@ -266,11 +268,6 @@ class StubBackend:
         if refusals:
             raise refusals[0]
         return tasks
-
-    def _due_at(self, request: TaskRequest, created_at: float) -> float:
-        if request.schedule_time is None:
-            return created_at
-        return request.schedule_time.timestamp() + self.ahead_seconds
 
     def _created(self, queue: StubQueue, task: StubTask) -> Outcome:
         reason = None

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import datetime
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import webob
-
 from appengine_compat import installation
 from appengine_compat.backends.stub import StubTask
 from appengine_compat.core import headers as task_headers
 from appengine_compat.core import retry
-from appengine_compat.core.headers import AttemptFacts, Family
+from appengine_compat.core.headers import Family
 from appengine_compat.errors import CompatError
 from appengine_compat.testing import deferred_calls
 from appengine_compat.testing.deferred_calls import DeferredCall
+from appengine_compat.testing.delivery import deliver
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
 
 MOST_ATTEMPTS = 1000
 MOST_ATTEMPTS_OF_A_TASK = 25
-
-_TASK_ADDRESS = "0.1.0.2"
+_DELAY_DIGITS = 1
 
 
 class TaskRunError(CompatError):
@@ -88,17 +88,25 @@ class Tasks:
         self._failures: list[_Injection] = []
         self._duplicates: list[_Injection] = []
         self._default_app: WSGIApplication | None = None
+        self._now = stub.gettime()
         stub.on_create = self._created.append
         stub.gettime = self.now
+        stub.due_at = self._due_at
 
     # --- time ---------------------------------------------------------------------------------
 
     def now(self) -> float:
-        """Return the time of the queues: seconds since the epoch, as far as they were stepped."""
-        return time.time() + self.stub.ahead_seconds
+        """Return the time of the queues, in seconds since the epoch; it moves only by steps."""
+        return self._now
+
+    def _due_at(self, eta: datetime.datetime) -> float:
+        # The program made its ETA by the real clock, a moment ago. Without rounding, two tasks
+        # of one countdown would be due in an order that depends on how long that moment was.
+        delay = eta.timestamp() - time.time()
+        return self._now + round(delay, _DELAY_DIGITS)
 
     def _step_to(self, moment: float) -> None:
-        self.stub.ahead_seconds += max(0.0, moment - self.now())
+        self._now = max(self._now, moment)
 
     # --- running ------------------------------------------------------------------------------
 
@@ -115,7 +123,7 @@ class Tasks:
             TaskRunError: a task was given up (after the others have run), or 1,000 attempts
                 were made and tasks are still due.
         """
-        return self._run(lambda: self.now(), step=False, check=check)
+        return self._run(self._now, step=False, check=check)
 
     def run_all(self, *, check: bool = True) -> list[Attempt]:
         """Run every task, whatever its ETA, with retries and what they enqueue, until none waits.
@@ -132,7 +140,7 @@ class Tasks:
             TaskRunError: a task was given up or failed 25 times in this run (after the others
                 have run), or 1,000 attempts were made and tasks still wait.
         """
-        return self._run(lambda: float("inf"), step=True, check=check)
+        return self._run(math.inf, step=True, check=check)
 
     def advance(
         self,
@@ -145,7 +153,8 @@ class Tasks:
     ) -> list[Attempt]:
         """Let time pass, and run what becomes due, each task at its own time.
 
-        Only the queues' time moves; ``time.time()`` does not.
+        Only the queues' time moves; ``time.time()`` does not, and the queues' time does not move
+        by itself. ETAs count from it, to a tenth of a second.
 
         Args:
             seconds: how long; all are added up.
@@ -164,15 +173,15 @@ class Tasks:
         duration = seconds + 60 * minutes + 3600 * hours + 86400 * days
         if duration < 0:
             raise ValueError(f"advance() by {duration} seconds: time does not go back")
-        end = self.now() + duration
-        made = self._run(lambda: end, step=True, check=check)
+        end = self._now + duration
+        made = self._run(end, step=True, check=check)
         self._step_to(end)
         return made
 
-    def _run(self, horizon: Callable[[], float], *, step: bool, check: bool) -> list[Attempt]:
+    def _run(self, horizon: float, *, step: bool, check: bool) -> list[Attempt]:
         made: list[Attempt] = []
         failures: dict[StubTask, int] = {}
-        while (task := self._next(horizon(), failures)) is not None:
+        while (task := self._next(horizon, failures)) is not None:
             if len(made) >= MOST_ATTEMPTS:
                 raise TaskRunError(
                     f"{MOST_ATTEMPTS} attempts were made, and there is still work: next is "
@@ -191,7 +200,8 @@ class Tasks:
     def _next(self, horizon: float, failures: dict[StubTask, int]) -> StubTask | None:
         paused = {queue.name for queue in self.stub.queues() if queue.is_paused}
         for task in self.stub.tasks():
-            if task.eta_microseconds / 1e6 > horizon:
+            # Stored in whole microseconds, so it may lie a fraction of one beyond a float.
+            if task.eta_microseconds / 1e6 > horizon + 1e-6:
                 return None
             if task.queue not in paused and failures.get(task, 0) < MOST_ATTEMPTS_OF_A_TASK:
                 return task
@@ -202,16 +212,16 @@ class Tasks:
     def _attempt(self, task: StubTask) -> Attempt:
         app = self._app_for(task)
         if task.first_attempt_at is None:
-            task.first_attempt_at = self.now()
+            task.first_attempt_at = self._now
         injected = _drawn(self._failures, task)
         if injected is not None:
             status, body, error = injected.status, b"", injected.error
         else:
-            status, body, error = _delivered(app, task)
+            status, body, error = deliver(app, task)
         ok = 200 <= status <= 299
         if ok and injected is None and _drawn(self._duplicates, task) is not None:
             self._record(task, status, body, error, is_given_up=False)
-            status, body, error = _delivered(app, task)
+            status, body, error = deliver(app, task)
             ok = 200 <= status <= 299
         number = task.retries + 1
         is_given_up = not ok and self._failed(task, status)
@@ -234,7 +244,7 @@ class Tasks:
 
     def _failed(self, task: StubTask, status: int) -> bool:
         """Schedule the next attempt of a task that failed; tell whether there is none."""
-        now = self.now()
+        now = self._now
         task.retries += 1
         task.executions += task_headers.counts_as_execution(Family.APP_ENGINE, status)
         task.previous_response = status
@@ -338,45 +348,6 @@ class Tasks:
         calls = self.deferred
         if calls:
             raise AssertionError(_told(calls))
-
-
-def _delivered(app: WSGIApplication, task: StubTask) -> tuple[int, bytes, BaseException | None]:
-    request = _request(task)
-    try:
-        # What a failing app holds on to goes with the exception.
-        status, _, chunks = request.call_application(app)
-        try:
-            body = b"".join(chunks)
-        finally:
-            close = getattr(chunks, "close", None)
-            if close is not None:
-                close()
-    # As a server does: whatever an app raises, sys.exit included, is a 500.
-    except (Exception, SystemExit) as error:
-        return 500, b"", error
-    return int(status.split(None, 1)[0]), body, None
-
-
-def _request(task: StubTask) -> webob.Request:
-    facts = AttemptFacts(
-        queue_id=task.queue,
-        task_id=task.id,
-        eta=task.eta,
-        retries=task.retries,
-        replies=task.executions,
-        previous_response=task.previous_response,
-    )
-    asked = task.request
-    stored = task_headers.stored_app_engine_headers(
-        task_headers.carry(asked.headers), asked.payload
-    )
-    request = webob.Request.blank(asked.relative_url, method=asked.method)
-    request.environ["REMOTE_ADDR"] = _TASK_ADDRESS
-    request.environ["SERVER_SOFTWARE"] = "Development/appengine-compat"
-    request.body = asked.payload
-    for name, value in [*stored.items(), *task_headers.task_headers(Family.APP_ENGINE, facts)]:
-        request.headers[name] = value
-    return request
 
 
 def _deferred_app() -> WSGIApplication:
