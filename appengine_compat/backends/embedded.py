@@ -11,6 +11,7 @@ import difflib
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -215,6 +216,28 @@ class EmbeddedBackend:
             self._observers.append(observer)
             if self._service is not None:
                 self._service.observers.append(observer)
+
+    def keep(self, queue: str, task_id: str, traceback: str) -> bool:
+        """Keep a task whose running attempt says that it failed for good; tell whether it is.
+
+        Args:
+            queue: the queue's id.
+            task_id: the task.
+            traceback: of what it failed with.
+
+        Raises:
+            BackendError: the database cannot be opened.
+            StoreError: it cannot be written.
+        """
+        from appengine_compat.local import kept
+
+        return kept.keep_running(
+            self.service().store,
+            str(self.queue_name(queue)),
+            task_id,
+            traceback=traceback,
+            now_seconds=time.time(),
+        )
 
     def service(self) -> LocalService:
         """Return the local service of this process, opening its database if need be.

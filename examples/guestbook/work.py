@@ -23,7 +23,7 @@ def import_feed(url):
     """Fail twice, as feeds do, and then succeed."""
     retries = int(os.environ["HTTP_X_APPENGINE_TASKRETRYCOUNT"])
     if retries < 2:
-        journal.ran(f"import_feed({url!r})", "default", "failed: will be tried again")
+        journal.ran(f"import_feed({url!r})", "default", "failed, to be tried again")
         raise RuntimeError(f"{url} did not answer")
     journal.ran(f"import_feed({url!r})", "default")
 

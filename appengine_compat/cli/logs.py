@@ -1,0 +1,56 @@
+"""Logging as ``appengine-compat dev`` sets it up, where the app has not done so itself."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from pathlib import Path
+from types import TracebackType
+
+import appengine_compat
+
+_HERE = str(Path(appengine_compat.__file__).parent)
+_SHOWN = "_appengine_compat_shown"
+_TRANSPORT = "appengine_compat.local.wsgi_transport"
+
+ExceptionInfo = (
+    tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
+)
+
+
+def begin() -> None:
+    """Log to stderr from INFO up, if nothing is set up yet."""
+    if logging.root.handlers:
+        return
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Formatter("%(levelname)s %(name)s: %(message)s"))
+    handler.addFilter(_is_news)
+    logging.root.addHandler(handler)
+    logging.root.setLevel(logging.INFO)
+
+
+class _Formatter(logging.Formatter):
+    """Leaves this package's own frames out of tracebacks: the app's tell what went wrong."""
+
+    def formatException(self, ei: ExceptionInfo) -> str:
+        if ei[1] is None:
+            return super().formatException(ei)
+        told = traceback.TracebackException.from_exception(ei[1])
+        of_the_app = [frame for frame in told.stack if not frame.filename.startswith(_HERE)]
+        if of_the_app:
+            told.stack = traceback.StackSummary.from_list(of_the_app)
+        return "".join(told.format()).rstrip("\n")
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    # What an app raises is logged where it is served, and once more where it was dispatched from.
+    error = record.exc_info[1] if record.exc_info else None
+    if error is None:
+        return True
+    if record.name == _TRANSPORT and getattr(error, _SHOWN, False):
+        return False
+    try:
+        setattr(error, _SHOWN, True)
+    except AttributeError:  # a class with slots; it is shown twice
+        pass
+    return True
