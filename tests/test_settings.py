@@ -47,6 +47,7 @@ GOOD: dict[str, list[tuple[str, Any]]] = {
     "queue_yaml": [("config/queue.yaml", "config/queue.yaml")],
     "db": [("/var/lib/app/tasks.db", "/var/lib/app/tasks.db")],
     "threads": [("1", 1), ("1000", 1000)],
+    "pickle_protocol": [("0", 0), ("5", 5)],
     "redis_url": [("redis://localhost:6379/0", "redis://localhost:6379/0")],
 }
 
@@ -69,6 +70,7 @@ BAD: dict[str, list[tuple[str, str]]] = {
     "trust_proxy": [("maybe", "'maybe'")],
     "task_paths": [("tasks/", "'tasks/'")],
     "threads": [(text, repr(text)) for text in ("0", "1001", "-1", "2.5", "many", "\u0663")],
+    "pickle_protocol": [(text, repr(text)) for text in ("6", "-1", "highest")],
 }
 
 ANY_TEXT = {
