@@ -1,11 +1,11 @@
 # What a contributor types. It needs make and a Python 3.10 or later with venv and pip; all else
 # goes into .venv (the package, editable, and its tools) and .venv-sdk (Google's SDK, the oracle
-# of the parity tests).
+# of the parity tests, and google-cloud-ndb, for transactions).
 
 PYTHONS = python3.14 python3.13 python3.12 python3.11 python3.10 python3 python
 BIN = .venv/bin
 SDK_PYTHON = .venv-sdk/bin/python
-SDK = appengine-python-standard==3.1.0
+SDK = appengine-python-standard==3.1.0 google-cloud-ndb
 PIP_FLAGS = --quiet --disable-pip-version-check
 JOBS ?= auto
 PYTEST = $(BIN)/pytest --numprocesses $(JOBS) --maxprocesses 4 --dist loadgroup

@@ -12,24 +12,23 @@ import sys
 import venv
 from pathlib import Path
 
-SDK = "appengine-python-standard==3.1.0"
+REQUIREMENTS = ("appengine-python-standard==3.1.0", "google-cloud-ndb")
 
 
-def make(directory: Path, *requirements: str) -> Path:
-    """Return the interpreter of an environment that has Google's SDK.
+def make(directory: Path) -> Path:
+    """Return the interpreter of an environment that has Google's SDK and google-cloud-ndb.
 
     Args:
         directory: where the environment is, or is to be made.
-        *requirements: what else pip is to install into it.
     """
     python = directory / "bin" / "python"
     ready = directory / ".ready"
-    wanted = "\n".join((SDK, *requirements))
+    wanted = "\n".join(REQUIREMENTS)
     if ready.exists() and ready.read_text("utf-8") == wanted:
         return python
     venv.create(directory, with_pip=True, clear=True)
     pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, SDK, *requirements], check=True)
+    subprocess.run([*pip, *REQUIREMENTS], check=True)
     ready.write_text(wanted, "utf-8")
     return python
 

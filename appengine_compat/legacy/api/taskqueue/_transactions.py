@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from google.appengine.api.taskqueue._task import Task
 
 _logger = logging.getLogger("appengine_compat.transactions")
-_known_queues: set[tuple[int, str]] = set()
+_known_queues: tuple[Backend | None, set[str]] = (None, set())
+"""The backend that was asked last, and the queues that it has."""
 
 
 class _OnCommit:
@@ -125,18 +126,27 @@ def adding(
 
 def _check_queue(queue_name: str, backend: Backend) -> None:
     # After the commit it would be too late to tell of a mistyped name.
-    key = id(backend), queue_name
-    if key in _known_queues:
+    global _known_queues
+    if _known_queues[0] is not backend:
+        _known_queues = backend, set()
+    if queue_name in _known_queues[1]:
         return
     try:
-        backend.queue_stats([queue_name])
+        if backend.kind == "stub":
+            # To ask App Engine's stub for the statistics of an unknown queue was no error.
+            for outcome in backend.delete_tasks(queue_name, [automatic_task_id()]):
+                _refuse_unknown(outcome.error, queue_name)
+        else:
+            backend.queue_stats([queue_name])
+            _known_queues[1].add(queue_name)
     except BackendError as error:
-        # An account that may only enqueue cannot look; the commit will tell.
-        if error.reason is Reason.UNKNOWN_QUEUE:
-            raise error_for(error, f"add a task to queue {queue_name!r}") from error
-        return
-    if backend.kind != "stub":
-        _known_queues.add(key)
+        _refuse_unknown(error, queue_name)
+
+
+def _refuse_unknown(error: BackendError | None, queue_name: str) -> None:
+    # Any other reason may pass: an account that may only enqueue cannot look.
+    if error is not None and error.reason is Reason.UNKNOWN_QUEUE:
+        raise error_for(error, f"add a task to queue {queue_name!r}") from error
 
 
 def _current() -> _Transaction | None:
