@@ -8,88 +8,27 @@ tests promised what Cloud Tasks does not keep: tasks may be as large as Cloud Ta
 
 from __future__ import annotations
 
-import difflib
 import itertools
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from pathlib import Path
 
 from appengine_compat.backends.base import BackendError, Outcome, Reason, TaskRequest
-from appengine_compat.core import limits
-from appengine_compat.core.model import (
-    AppEngineRequest,
-    QueueStats,
-    RateLimits,
-    RetryConfig,
-    Task,
+from appengine_compat.backends.stub_queues import (
+    MICROSECONDS,
+    PARENT,
+    StrPath,
+    StubQueue,
+    StubQueues,
+    StubTask,
+    utc,
 )
-from appengine_compat.core.names import QUEUE_ID, TASK_ID
-from appengine_compat.queues import queue_yaml
-from appengine_compat.queues.queue_yaml import QueueEntry
+from appengine_compat.core import limits
+from appengine_compat.core.model import AppEngineRequest, QueueStats, Task
+from appengine_compat.core.names import TASK_ID
 
-DEFAULT_QUEUE = "default"
-StrPath = str | os.PathLike[str]
-PARENT = "projects/test/locations/test"
-
-_MICROSECONDS = 1_000_000
-_MAX_AHEAD = limits.MAX_SCHEDULE_AHEAD_SECONDS * _MICROSECONDS
-
-
-@dataclass(slots=True, eq=False)
-class StubTask:
-    """A task as the stub keeps it; what an attempt changes is written in place."""
-
-    id: str
-    queue: str
-    request: TaskRequest
-    eta_microseconds: int
-    """When it is due, since the epoch; a retry moves it."""
-    created_at: float
-    """Seconds since the epoch."""
-    eta_at_creation: float
-    """When it was due at first, in seconds since the epoch."""
-    sequence: int
-    """Rises with every task created: the order among those due at one time."""
-    retries: int = 0
-    executions: int = 0
-    previous_response: int | None = None
-    first_attempt_at: float | None = None
-
-    @property
-    def eta(self) -> datetime:
-        """When it is due, aware, in UTC."""
-        return _utc(self.eta_microseconds)
-
-
-@dataclass(slots=True, eq=False)
-class StubQueue:
-    """A queue as the stub keeps it."""
-
-    entry: QueueEntry
-    retry_config: RetryConfig
-    rate_limits: RateLimits
-    is_configured: bool
-    """Whether it stands in a queue.yaml; else it is ``default``, or was made on first use."""
-    tasks: dict[str, StubTask] = field(default_factory=dict)
-    tombstones: set[str] = field(default_factory=set)
-
-    @property
-    def name(self) -> str:
-        """The queue id."""
-        return self.entry.name
-
-    @property
-    def is_paused(self) -> bool:
-        """Whether its rate is 0, so that nothing of it runs."""
-        return self.entry.rate == 0
-
-    def ordered_tasks(self) -> list[StubTask]:
-        """Return its tasks by due time, then by name."""
-        return sorted(self.tasks.values(), key=lambda task: (task.eta_microseconds, task.id))
+_MAX_AHEAD = limits.MAX_SCHEDULE_AHEAD_SECONDS * MICROSECONDS
 
 
 class StubBackend:
@@ -113,8 +52,6 @@ class StubBackend:
         now: Callable[[], float] = time.time,
         on_create: Callable[[StubTask], None] | None = None,
     ) -> None:
-        self._queue_config = queue_config
-        self.all_queues_valid = all_queues_valid
         self.now = now
         self.on_create = on_create
         self._lock = threading.RLock()
@@ -122,9 +59,7 @@ class StubBackend:
         self.due_at: Callable[[datetime], float] = datetime.timestamp
         """Turns a schedule time into seconds by the clock of ``now``."""
         self._sequence = 0
-        self._queues: dict[str, StubQueue] = {}
-        self._read: tuple[Path, int, int] | None = None
-        self._is_cleared = False
+        self._queues = StubQueues(queue_config, all_queues_valid)
 
     # --- what tests look at -----------------------------------------------------------------
 
@@ -135,8 +70,8 @@ class StubBackend:
             QueueYamlError: the queue.yaml is wrong.
         """
         with self._lock:
-            self._refresh()
-            return [self._queues[name] for name in sorted(self._queues)]
+            self._queues.refresh()
+            return sorted(self._queues.by_name.values(), key=lambda queue: queue.name)
 
     def queue(self, name: str) -> StubQueue:
         """Return a queue.
@@ -145,42 +80,42 @@ class StubBackend:
             KeyError: there is none of this name.
         """
         with self._lock:
-            self._refresh()
-            return self._queues[name]
+            self._queues.refresh()
+            return self._queues.by_name[name]
 
     def tasks(self) -> list[StubTask]:
         """Return the tasks of all queues, in the order in which they are due and were created."""
         with self._lock:
-            tasks = [task for queue in self._queues.values() for task in queue.tasks.values()]
+            tasks = [
+                task for queue in self._queues.by_name.values() for task in queue.tasks.values()
+            ]
         return sorted(tasks, key=lambda task: (task.eta_microseconds, task.sequence))
 
     def remove(self, queue: str, task_id: str) -> None:
         """Remove a task, leaving its name free; nothing happens if it is not there."""
         with self._lock:
-            if queue in self._queues:
-                self._queues[queue].tasks.pop(task_id, None)
+            if queue in self._queues.by_name:
+                self._queues.by_name[queue].tasks.pop(task_id, None)
 
     def finish(self, task: StubTask) -> None:
         """Remove a task that has run or was given up; its name stays reserved."""
         with self._lock:
-            queue = self._queues.get(task.queue)
+            queue = self._queues.by_name.get(task.queue)
             if queue is not None and queue.tasks.pop(task.id, None) is not None:
                 queue.tombstones.add(task.id)
 
     def flush(self, queue: str) -> None:
         """Remove the tasks of a queue and free the names; nothing happens without the queue."""
         with self._lock:
-            if queue in self._queues:
-                self._queues[queue].tasks.clear()
-                self._queues[queue].tombstones.clear()
+            if queue in self._queues.by_name:
+                self._queues.by_name[queue].tasks.clear()
+                self._queues.by_name[queue].tombstones.clear()
 
     def clear(self) -> None:
         """Drop everything, queues as well, until the next call of this backend."""
         with self._lock:
             self._queues.clear()
             self._numbers = itertools.count(1)
-            self._read = None
-            self._is_cleared = True
 
     # --- Backend ----------------------------------------------------------------------------
 
@@ -193,7 +128,7 @@ class StubBackend:
     ) -> list[Outcome]:
         """Create tasks; none of them if the queue or one of them cannot be verified."""
         with self._lock:
-            target = self._existing(queue)
+            target = self._queues.existing(queue)
             created_at = self.now()
             tasks = self._verified(target, requests, created_at)
             outcomes = [self._created(target, task) for task in tasks]
@@ -212,7 +147,7 @@ class StubBackend:
     ) -> list[Outcome]:
         """Delete tasks, and reserve their names."""
         with self._lock:
-            target = self._existing(queue)
+            target = self._queues.existing(queue)
             return [self._deleted(target, task_id) for task_id in task_ids]
 
     def purge_queue(
@@ -223,7 +158,7 @@ class StubBackend:
     ) -> None:
         """Delete every task of the queue; names that were reserved before stay so."""
         with self._lock:
-            self._existing(queue).tasks.clear()
+            self._queues.existing(queue).tasks.clear()
 
     def queue_stats(
         self,
@@ -233,8 +168,8 @@ class StubBackend:
     ) -> list[QueueStats]:
         """Return what each queue holds; a queue that does not exist holds nothing."""
         with self._lock:
-            self._refresh(make_again=True)
-            return [self._stats(self._queues.get(name)) for name in queues]
+            self._queues.refresh(make_again=True)
+            return [self._stats(self._queues.by_name.get(name)) for name in queues]
 
     # --- verification -----------------------------------------------------------------------
 
@@ -246,7 +181,7 @@ class StubBackend:
         for request in requests:
             eta = request.schedule_time
             due_at = created_at if eta is None else self.due_at(eta)
-            eta_microseconds = round(due_at * _MICROSECONDS)
+            eta_microseconds = round(due_at * MICROSECONDS)
             refusal = _refusal(queue, request, eta_microseconds, created_at)
             if refusal is not None:
                 refusals.append(refusal)
@@ -261,7 +196,7 @@ class StubBackend:
                     request=request,
                     eta_microseconds=eta_microseconds,
                     created_at=created_at,
-                    eta_at_creation=eta_microseconds / _MICROSECONDS,
+                    eta_at_creation=eta_microseconds / MICROSECONDS,
                     sequence=self._sequence,
                 )
             )
@@ -290,95 +225,11 @@ class StubBackend:
         message = f"Queue {queue.name!r} has no task {task_id!r}{' any more' if gone else ''}."
         return Outcome(task_id, BackendError(reason, message, queue=queue.name, task=task_id))
 
-    # --- queues -----------------------------------------------------------------------------
-
-    def _existing(self, name: str) -> StubQueue:
-        self._refresh(make_again=True)
-        queue = self._queues.get(name)
-        if queue is not None:
-            return queue
-        if QUEUE_ID.match(name) is None:
-            raise BackendError(
-                Reason.INVALID_QUEUE_NAME,
-                f"Queue name {name!r} is not 1 to 100 letters, digits and hyphens.",
-                queue=name,
-            )
-        if self.all_queues_valid:
-            return self._queues.setdefault(name, _implicit(name))
-        where = (
-            f"in {self._read[0]}"
-            if self._read
-            else "without a queue.yaml (root_path= says where it is)"
-        )
-        close = difflib.get_close_matches(name, self._queues, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise BackendError(
-            Reason.UNKNOWN_QUEUE,
-            f"There is no queue {name!r} {where}; there are {', '.join(sorted(self._queues))}."
-            + hint,
-            queue=name,
-        )
-
-    def _refresh(self, *, make_again: bool = False) -> None:
-        if self._is_cleared and not make_again:
-            return
-        self._is_cleared = False
-        self._read_configuration()
-        if DEFAULT_QUEUE not in self._queues:
-            self._queues[DEFAULT_QUEUE] = _implicit(DEFAULT_QUEUE)
-
-    def _read_configuration(self) -> None:
-        config = self._queue_config
-        path = config() if callable(config) else config
-        if path is None:
-            return
-        path = Path(path)
-        try:
-            state = path.stat()
-            seen = (path, state.st_mtime_ns, state.st_size)
-        except OSError:
-            seen = None
-        if seen is not None and seen == self._read:
-            return
-        file = queue_yaml.read(path)
-        from appengine_compat.queues.deployed import deployed_queue
-
-        names = set()
-        for entry in file.queues:
-            names.add(entry.name)
-            as_deployed = deployed_queue(entry, PARENT)
-            kept = self._queues.get(entry.name)
-            self._queues[entry.name] = StubQueue(
-                entry=entry,
-                retry_config=as_deployed.retry_config,
-                rate_limits=as_deployed.rate_limits,
-                is_configured=True,
-                tasks=kept.tasks if kept else {},
-                tombstones=kept.tombstones if kept else set(),
-            )
-        for name in [
-            name
-            for name, queue in self._queues.items()
-            if queue.is_configured and name not in names
-        ]:
-            del self._queues[name]
-        self._read = seen
-
     def _stats(self, queue: StubQueue | None) -> QueueStats:
         if queue is None or not queue.tasks:
             return QueueStats()
         oldest = min(task.eta_microseconds for task in queue.tasks.values())
-        return QueueStats(tasks_count=len(queue.tasks), oldest_arrival_time=_utc(oldest))
-
-
-def _implicit(name: str) -> StubQueue:
-    entry = QueueEntry(name=name, rate=5.0, rate_text="5.00/s", bucket_size=5)
-    return StubQueue(
-        entry=entry,
-        retry_config=RetryConfig(),
-        rate_limits=RateLimits(max_dispatches_per_second=5.0, max_burst_size=5),
-        is_configured=False,
-    )
+        return QueueStats(tasks_count=len(queue.tasks), oldest_arrival_time=utc(oldest))
 
 
 def _refusal(
@@ -400,10 +251,10 @@ def _refusal(
             Reason.INVALID_TASK_NAME,
             f"Task name {request.name!r} is not 1 to 500 letters, digits, hyphens and underscores.",
         )
-    if eta_microseconds > round(created_at * _MICROSECONDS) + _MAX_AHEAD:
+    if eta_microseconds > round(created_at * MICROSECONDS) + _MAX_AHEAD:
         return refused(
             Reason.INVALID_ETA,
-            f"The ETA {_utc(eta_microseconds).isoformat()} is more than 30 days ahead.",
+            f"The ETA {utc(eta_microseconds).isoformat()} is more than 30 days ahead.",
         )
     size = limits.stored_size(_as_stored(queue.name, request, eta_microseconds, created_at))
     if size > limits.MAX_STORED_TASK_BYTES:
@@ -418,7 +269,7 @@ def _refusal(
 def _as_stored(queue: str, request: TaskRequest, eta_microseconds: int, created_at: float) -> Task:
     return Task(
         name=f"{PARENT}/queues/{queue}/tasks/{request.name or '0' * 19}",
-        schedule_time=_utc(eta_microseconds),
+        schedule_time=utc(eta_microseconds),
         create_time=datetime.fromtimestamp(created_at, timezone.utc),
         dispatch_deadline_seconds=request.dispatch_deadline_seconds,
         retry_config=request.retry,
@@ -429,7 +280,3 @@ def _as_stored(queue: str, request: TaskRequest, eta_microseconds: int, created_
             body=request.payload,
         ),
     )
-
-
-def _utc(microseconds: int) -> datetime:
-    return datetime.fromtimestamp(microseconds / _MICROSECONDS, timezone.utc)

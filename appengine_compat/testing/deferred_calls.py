@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from appengine_compat.backends.stub import StubTask
+from appengine_compat.backends.stub_queues import StubTask
 
 OPTIONS = ("_queue", "_url", "_name", "_target", "_countdown")
 _COUNTDOWN_TOLERANCE_SECONDS = 1.0

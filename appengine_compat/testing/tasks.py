@@ -10,12 +10,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from appengine_compat import installation
-from appengine_compat.backends.stub import StubTask
+from appengine_compat.backends.stub_queues import StubTask
 from appengine_compat.core import headers as task_headers
 from appengine_compat.core import retry
 from appengine_compat.core.headers import Family
-from appengine_compat.errors import CompatError
-from appengine_compat.testing import deferred_calls
+from appengine_compat.testing import attempts, deferred_calls
+from appengine_compat.testing.attempts import (
+    MOST_ATTEMPTS_OF_A_TASK,
+    Attempt,
+    TaskRunError,
+    named,
+)
 from appengine_compat.testing.deferred_calls import DeferredCall
 from appengine_compat.testing.delivery import deliver
 
@@ -24,40 +29,7 @@ if TYPE_CHECKING:
     from google.appengine.api.taskqueue.taskqueue_stub import TaskQueueServiceStub
 
 MOST_ATTEMPTS = 1000
-MOST_ATTEMPTS_OF_A_TASK = 25
 _DELAY_DIGITS = 1
-
-
-class TaskRunError(CompatError):
-    """Tasks of a run failed for good, or the run did not come to its end.
-
-    Its cause is what the last attempt raised.
-    """
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One delivery of a task to the app."""
-
-    task: StubTask
-    number: int
-    """1 for the task's first."""
-    status: int
-    """What the app answered; 500 if it raised."""
-    body: bytes
-    error: BaseException | None
-    """What the app raised."""
-    is_given_up: bool
-    """Whether the queue gives the task up after this attempt."""
-
-    @property
-    def ok(self) -> bool:
-        """Whether the task is done."""
-        return 200 <= self.status <= 299
-
-    def __str__(self) -> str:
-        raised = f" ({type(self.error).__name__}: {self.error})" if self.error else ""
-        return f"{_named(self.task)}: attempt {self.number} gave {self.status}{raised}"
 
 
 @dataclass(slots=True)
@@ -185,7 +157,7 @@ class Tasks:
             if len(made) >= MOST_ATTEMPTS:
                 raise TaskRunError(
                     f"{MOST_ATTEMPTS} attempts were made, and there is still work: next is "
-                    f"{_named(task)}. Does a task enqueue itself without end?"
+                    f"{named(task)}. Does a task enqueue itself without end?"
                 )
             if step:
                 self._step_to(task.eta_microseconds / 1e6)
@@ -194,7 +166,7 @@ class Tasks:
             if not attempt.ok:
                 failures[task] = failures.get(task, 0) + 1
         if check:
-            _check(made, failures)
+            attempts.check(made, failures)
         return made
 
     def _next(self, horizon: float, failures: dict[StubTask, int]) -> StubTask | None:
@@ -265,7 +237,7 @@ class Tasks:
             return app
         if not deferred_calls.is_deferred(task):
             raise TaskRunError(
-                f"{_named(task)} is no deferred call, and there is no app to take it: set "
+                f"{named(task)} is no deferred call, and there is no app to take it: set "
                 "tasks.app to the WSGI app that serves its URL."
             )
         if self._default_app is None:
@@ -380,32 +352,6 @@ def _drawn(injections: list[_Injection], task: StubTask) -> _Injection | None:
             injection.remaining -= 1
             return injection
     return None
-
-
-def _check(made: list[Attempt], failures: dict[StubTask, int]) -> None:
-    hopeless = [
-        attempt
-        for attempt in made
-        if attempt.is_given_up
-        or (not attempt.ok and failures[attempt.task] >= MOST_ATTEMPTS_OF_A_TASK)
-    ]
-    if not hopeless:
-        return
-    last = {attempt.task: attempt for attempt in hopeless}
-    lines = [
-        f"{attempt}; it is {'given up' if attempt.is_given_up else 'left in the queue'}"
-        for attempt in last.values()
-    ]
-    raise TaskRunError("Tasks failed:\n  " + "\n  ".join(lines)) from hopeless[-1].error
-
-
-def _named(task: StubTask) -> str:
-    from appengine_compat.payload.description import describe
-
-    request = task.request
-    call = describe(request.payload) if request.payload else None
-    what = call or f"{request.method} {request.relative_url}"
-    return f"task {task.id!r} of queue {task.queue!r}, {what}"
 
 
 def _told(calls: list[DeferredCall]) -> str:

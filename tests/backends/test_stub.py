@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from appengine_compat.backends.base import Backend, BackendError, Reason, TaskRequest
-from appengine_compat.backends.stub import StubBackend, StubTask
+from appengine_compat.backends.stub import StubBackend
+from appengine_compat.backends.stub_queues import StubTask
 from appengine_compat.core.limits import MAX_STORED_TASK_BYTES
 from appengine_compat.errors import QueueYamlError
 

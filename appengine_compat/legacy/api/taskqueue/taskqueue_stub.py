@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from appengine_compat.backends import choice
-from appengine_compat.backends.stub import StubBackend, StubQueue, StubTask
+from appengine_compat.backends.stub import StubBackend
+from appengine_compat.backends.stub_queues import StubQueue, StubTask
 from appengine_compat.queues import queue_yaml
 
 if TYPE_CHECKING:
