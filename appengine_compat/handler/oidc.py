@@ -51,7 +51,7 @@ def verified_account(token: str, environ: Any) -> str:
 
 
 def _verified_claims(token: str, issuer: str | None) -> dict[str, Any]:
-    if len(token) > _LONGEST_TOKEN or token.count(".") != 2:
+    if len(token) > _LONGEST_TOKEN or token.count(".") != 2 or not token.isascii():
         raise Refused(refusals.OIDC_MALFORMED)
     signed, _, signature_part = token.rpartition(".")
     header_part, _, claims_part = signed.partition(".")
@@ -71,10 +71,9 @@ def _verified_claims(token: str, issuer: str | None) -> dict[str, Any]:
 
 def _base64url(text: str) -> bytes:
     try:
-        raw = text.encode("ascii")
         # A stricter decoder than base64.urlsafe_b64decode, which skips characters it dislikes.
-        return base64.b64decode(raw + b"=" * (-len(raw) % 4), altchars=b"-_", validate=True)
-    except (UnicodeEncodeError, binascii.Error):
+        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except binascii.Error:
         raise Refused(refusals.OIDC_MALFORMED) from None
 
 
