@@ -75,7 +75,15 @@ def _entering(service: str) -> Callable[[], object] | None:
     # One process may serve several services: a task that names none stays on its own.
     if targets.SERVICE.get("") != service:
         return None
-    return functools.partial(targets.SERVICE.set, service)
+    return functools.partial(_enter, service)
+
+
+def _enter(service: str) -> None:
+    from appengine_compat.backends import targets
+
+    # One module may be the app of several services; then whoever serves it has said which.
+    if not targets.SERVICE.get(""):
+        targets.SERVICE.set(service)
 
 
 def _beside_sdk() -> Callable[[WSGIApplication], WSGIApplication] | None:
