@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import http.server
 import json
 import socket
@@ -146,6 +147,7 @@ def serve() -> Iterator[Callable[[Any], Send]]:
 
     yield start
     for server, thread in running:
-        server.asyncore.close_all(server._map)
-        server.task_dispatcher.shutdown()
+        # In the server's own loop, which would trip over sockets that another thread closed.
+        server.trigger.pull_trigger(functools.partial(server.asyncore.close_all, server._map))
         thread.join(10)
+        server.task_dispatcher.shutdown()
