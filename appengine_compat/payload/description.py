@@ -127,9 +127,7 @@ def _kind(value: Any) -> str:
 
 
 def _is_named(value: Any, module: str, name: str) -> bool:
-    if not isinstance(value, Global) or value.name != name:
-        return False
-    return value.module.replace("copy_reg", "copyreg") == module
+    return isinstance(value, Global) and value.name == name and value.module == module
 
 
 def _first(args: Any) -> Any:
@@ -205,6 +203,8 @@ def _made_text(value: Made, depth: int) -> str:
         and isinstance(first, Items)
     ):
         return _text(_as_set(maker.name, first), depth)
+    if _is_named(maker, "builtins", "bytes") and isinstance(args, Items) and not args.count:
+        return "b''"
     name = _text(maker, depth + 1)
     if value.state is not None or not isinstance(args, Items):
         return f"{name}({MORE})"

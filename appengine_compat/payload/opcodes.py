@@ -5,6 +5,7 @@ Instead of importing and calling, the stack holds descriptions of what would be 
 
 from __future__ import annotations
 
+import _compat_pickle
 import pickletools
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -22,7 +23,7 @@ class Global:
     __slots__ = ("module", "name")
 
     def __init__(self, module: str, name: str) -> None:
-        self.module = "builtins" if module == "__builtin__" else module
+        self.module = module
         self.name = name
 
     @property
@@ -92,6 +93,7 @@ class Reading:
     def __init__(self) -> None:
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
+        self.protocol = 0
 
     def follow(self, data: bytes) -> list[Any]:
         """Return the stack at the end, or as far as the bytes could be followed."""
@@ -121,10 +123,12 @@ class Reading:
             self.memo[len(self.memo)] = stack[-1]
         elif name in ("GET", "BINGET", "LONG_BINGET"):
             stack.append(self.memo[arg])
+        elif name == "PROTO":
+            self.protocol = arg
         elif name == "GLOBAL":
-            stack.append(_named(arg))
+            stack.append(self.named(arg))
         elif name == "INST":
-            self.make(_named(arg), Items("tuple", self.since_mark()))
+            self.make(self.named(arg), Items("tuple", self.since_mark()))
         elif name in _STEPS:
             _STEPS[name](self)
 
@@ -168,6 +172,14 @@ class Reading:
         """Put an instance of a class that lies above the mark, before its arguments."""
         maker, *args = self.since_mark()
         self.make(maker, Items("tuple", args))
+
+    def named(self, text: str) -> Global:
+        """Return a name as Python 3 has it; earlier protocols write Python 2's."""
+        module, _, name = text.partition(" ")
+        if self.protocol < 3:
+            renamed = _compat_pickle.NAME_MAPPING.get((module, name))
+            module, name = renamed or (_compat_pickle.IMPORT_MAPPING.get(module, module), name)
+        return Global(module, name)
 
     def global_on_stack(self) -> None:
         """Put the name whose parts are on the stack."""
@@ -244,8 +256,3 @@ def _python2_string(text: str) -> str | bytes:
         return raw.decode("utf-8")
     except UnicodeDecodeError:
         return raw
-
-
-def _named(text: str) -> Global:
-    module, _, name = text.partition(" ")
-    return Global(module, name)

@@ -18,6 +18,10 @@ from appengine_compat.handler import door, kept
 
 ran: list[Any] = []
 
+on_webob_alone = pytest.mark.skipif(
+    importlib.util.find_spec("webapp2") is not None, reason="webapp2 has ways of its own"
+)
+
 
 def work(*args: Any) -> None:
     ran.append(args)
@@ -96,11 +100,13 @@ def test_a_task_that_failed_for_good_is_kept(app: Any, caplog: pytest.LogCapture
     assert "Permanent failure attempting to execute task" in caplog.text
 
 
+@on_webob_alone
 def test_any_other_error_goes_to_the_server(app: Any) -> None:
     with pytest.raises(KeyError):
         call(app, deferred.serialize(fail, "key"))
 
 
+@on_webob_alone
 @pytest.mark.parametrize("method", ["GET", "PUT", "NONSENSE"])
 def test_other_methods(app: Any, method: str) -> None:
     status, headers, _ = call(app, REQUEST_METHOD=method)
@@ -172,6 +178,7 @@ class TestSubclasses:
 
         assert call(Mine.as_application(), b"")[0] == "503 Not Now"
 
+    @on_webob_alone
     def test_they_may_be_used_without_an_application(self) -> None:
         handler = deferred.TaskHandler()
         request = type(handler.request).blank("/some/path", POST=b"")
