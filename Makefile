@@ -54,10 +54,9 @@ endef
 	@$(BIN)/python -m pip install $(PIP_FLAGS) --editable '.[dev,test]'
 	@touch $@ .venv/.demo-ready
 
-.venv-sdk/.ready: Makefile
-	$(call make_venv,.venv-sdk)
-	@echo 'Installing $(SDK)'
-	@$(SDK_PYTHON) -m pip install $(PIP_FLAGS) $(SDK)
+.venv-sdk/.ready: tests/parity/sdk_environment.py .venv/.test-ready
+	@echo "Installing Google's SDK, to ask it"
+	@$(BIN)/python tests/parity/sdk_environment.py .venv-sdk >/dev/null
 	@touch $@
 
 sdk: .venv-sdk/.ready
