@@ -121,7 +121,14 @@ class CloudTasksBackend:
         outcomes: list[Outcome] = []
         for start in range(0, len(task_ids), limits.MAX_BATCH_DELETE):
             part = task_ids[start : start + limits.MAX_BATCH_DELETE]
-            outcomes += self._delete_batch(queue, part, budget)
+            try:
+                outcomes += self._delete_batch(queue, part, budget)
+            except BackendError as error:
+                if not outcomes:
+                    raise
+                # What was deleted by then is to be told.
+                outcomes += [Outcome(task_id, error) for task_id in task_ids[start:]]
+                break
         return outcomes
 
     def purge_queue(self, queue: str, *, timeout_seconds: float | None = None) -> None:
@@ -230,7 +237,10 @@ class CloudTasksBackend:
                     messages.BatchCreateTasksResponse,
                 )
             except ApiError as error:
-                raise errors.translate(error, errors.CREATE, self._place, queue) from error
+                if len(waiting) == len(ready):
+                    raise errors.translate(error, errors.CREATE, self._place, queue) from error
+                # Others of the batch have been created: their callers must hear of it.
+                failures = dict.fromkeys(range(len(waiting)), error)
             again = []
             may_repeat = budget.may_try_again()
             for position, index in enumerate(waiting):

@@ -17,12 +17,10 @@ from typing import Any
 import google.auth.exceptions
 import grpc
 from google.api_core import exceptions as api_exceptions
-from google.api_core.gapic_v1 import client_info
 from google.cloud import tasks_v2
 from google.longrunning import operations_pb2
 from google.protobuf import empty_pb2
 
-import appengine_compat
 from appengine_compat.errors import ApiError
 
 Metadata = Sequence[tuple[str, str]]
@@ -139,9 +137,7 @@ def _serialize(message: Any) -> bytes:
 
 def _make_client(emulator: str) -> tasks_v2.CloudTasksClient:
     if not emulator:
-        agent = f"appengine-compat/{appengine_compat.__version__}"
-        info = client_info.ClientInfo(user_agent=agent)  # type: ignore[no-untyped-call]
-        return tasks_v2.CloudTasksClient(client_info=info)
+        return tasks_v2.CloudTasksClient()
     transport = tasks_v2.CloudTasksClient.get_transport_class("grpc")
     channel = grpc.insecure_channel(emulator, options=_CHANNEL_OPTIONS)
     return tasks_v2.CloudTasksClient(transport=transport(channel=channel))

@@ -386,6 +386,28 @@ class TestTryingAgain:
         assert len(recorder.tasks) == 3
         assert [len(batch.requests) for batch in recorder.requests("BatchCreateTasks")] == [3, 1]
 
+    def test_what_was_created_is_told_though_the_rest_could_not_be_sent_again(
+        self, recorder: Recorder, backend: CloudTasksBackend
+    ) -> None:
+        recorder.item_faults = {1: ApiError("UNAVAILABLE", "busy")}
+        recorder.fail("BatchCreateTasks", "PERMISSION_DENIED", "no more", from_call=2)
+        outcomes = backend.create_tasks("default", [POST] * 3)
+        assert [outcome.error and outcome.error.reason for outcome in outcomes] == [
+            None,
+            Reason.PERMISSION_DENIED,
+            None,
+        ]
+        assert {f"{QUEUE}/tasks/{outcomes[n].task_id}" for n in (0, 2)} == set(recorder.tasks)
+
+    def test_what_was_deleted_is_told_though_a_later_part_failed(
+        self, recorder: Recorder, backend: CloudTasksBackend
+    ) -> None:
+        backend.create_tasks("default", [replace(POST, name="task-0")])
+        recorder.fail("BatchDeleteTasks", "PERMISSION_DENIED", from_call=2)
+        outcomes = backend.delete_tasks("default", [f"task-{n}" for n in range(1002)])
+        reasons = [outcome.error and outcome.error.reason for outcome in outcomes]
+        assert reasons == [None] + [Reason.UNKNOWN_TASK] * 999 + [Reason.PERMISSION_DENIED] * 2
+
 
 class _Forgetful(dict[str, Any]):
     def __contains__(self, key: object) -> bool:

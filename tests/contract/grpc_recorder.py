@@ -48,6 +48,8 @@ class Fault:
     times: int
     after: bool
     """Whether the call has its effect all the same."""
+    from_call: int
+    """1 for the next call of the operation."""
 
 
 @dataclass
@@ -69,10 +71,27 @@ class Recorder:
     address: str = ""
 
     def fail(
-        self, rpc: str, code: str, message: str = "injected", *, times: int = 1, after: bool = False
+        self,
+        rpc: str,
+        code: str,
+        message: str = "injected",
+        *,
+        times: int = 1,
+        after: bool = False,
+        from_call: int = 1,
     ) -> None:
-        """Refuse the next calls of an operation, before or after they have taken effect."""
-        self.faults.append(Fault(rpc, code, message, times, after))
+        """Refuse coming calls of an operation, before or after they have taken effect."""
+        calls_before = len(self.requests(rpc))
+        self.faults.append(Fault(rpc, code, message, times, after, calls_before + from_call))
+
+    def take_fault(self, rpc: str) -> Fault | None:
+        """Return the fault of the call that has just been recorded, if it has one."""
+        calls = len(self.requests(rpc))
+        for fault in self.faults:
+            if fault.rpc == rpc and fault.times and calls >= fault.from_call:
+                fault.times -= 1
+                return fault
+        return None
 
     def requests(self, rpc: str) -> list[Any]:
         """Return the requests of one operation, in the order they came."""
@@ -287,10 +306,8 @@ class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc]
                 remaining = context.time_remaining()
                 metadata = {pair.key: pair.value for pair in details.invocation_metadata}
                 recorder.calls.append(Call(rpc, request, metadata, remaining))
-                fault = next((f for f in recorder.faults if f.rpc == rpc and f.times), None)
+                fault = recorder.take_fault(rpc)
                 try:
-                    if fault is not None:
-                        fault.times -= 1
                     if fault is None or fault.after:
                         result = operation(recorder, request)
                     if fault is not None:
