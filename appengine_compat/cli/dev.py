@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
+import sys
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from appengine_compat import __version__, settings
@@ -70,6 +73,8 @@ def _port(text: str) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # arguments of tasks are anyone's text
     names = apps.parse_names(options.apps)
     serving.require_waitress()
     _configure(options)
@@ -100,8 +105,10 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _configure(options: argparse.Namespace) -> None:
-    given = {name: getattr(options, name) for name in ("queue_yaml", "db")}
-    settings.configure(**{name: value for name, value in given.items() if value is not None})
+    # Whole paths: importing an app may change the working directory.
+    settings.configure(db=Path(options.db or settings.DB.get()).absolute())
+    if options.queue_yaml is not None:
+        settings.configure(queue_yaml=options.queue_yaml)
     if not settings.BACKEND.is_set:
         settings.configure(backend=choice.EMBEDDED)
     settings.check()
@@ -165,8 +172,11 @@ def _print_queues(backend: EmbeddedBackend) -> None:
     service = backend.service()
     queues = service.list_queues(backend.queue_name(embedded.DEFAULT_QUEUE).parent).items
     waiting = sum(service.queue_stats(queue.name).tasks_count for queue in queues)
+    path = Path(settings.DB.get())
+    if path.is_relative_to(Path.cwd()):
+        path = path.relative_to(Path.cwd())
     _say(
-        f"Tasks are kept in {settings.DB.get()}, {waiting} waiting. Queues of "
+        f"Tasks are kept in {path}, {waiting} waiting. Queues of "
         f"{embedded.queue_yaml_path() or 'Cloud Tasks, by default'}:"
     )
     width = max(len(short_id(queue.name)) for queue in queues)
@@ -184,8 +194,11 @@ def _print_in_flight(in_flight: Sequence[InFlight]) -> None:
 
 
 def _say(text: str) -> None:
-    # One write per line, so that lines of several threads do not mix.
-    print(f"{text}\n", end="", flush=True)
+    try:
+        # One write per line, so that lines of several threads do not mix.
+        print(f"{text}\n", end="", flush=True)
+    except BrokenPipeError:
+        pass  # whoever read this has gone; the apps are still wanted
 
 
 COMMAND = Command("dev", "Serve apps on this machine, and run their tasks.", _add_arguments, _run)

@@ -12,6 +12,9 @@ from appengine_compat.cli import dev
 from appengine_compat.cli.command import USAGE, Command
 from appengine_compat.errors import CompatError
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells give it."""
+
 COMMANDS: tuple[Command, ...] = (dev.COMMAND,)
 
 
@@ -31,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CompatError as error:
         print(f"appengine-compat {command.name}: {_one_line(error)}", file=sys.stderr)
         return USAGE
+    except KeyboardInterrupt:
+        return INTERRUPTED
 
 
 def _one_line(error: CompatError) -> str:

@@ -93,6 +93,16 @@ def test_an_attempt_tells_what_ran_and_how_it_went(
     assert line == f"12:00:00  mail  {said}"
 
 
+def test_no_text_of_a_task_leaves_its_line_or_moves_the_cursor() -> None:
+    hostile = "\x1b[2J\nfake\r\u202ezz"
+    body = pickle.dumps((greet, (hostile,), {hostile: 1}))
+
+    line = lines.attempt_line(event(body=body), NOON, hostile)
+    line += lines.attempt_line(event(body=b"", path="/" + hostile), NOON)
+
+    assert line.isprintable()
+
+
 @pytest.mark.parametrize("wrapped", [False, True])
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_the_call_is_read_from_pickles_of_every_kind(protocol: int, wrapped: bool) -> None:
