@@ -6,7 +6,6 @@ mistakes is told first.
 
 from __future__ import annotations
 
-import calendar
 import datetime
 import time
 import urllib.parse
@@ -45,6 +44,7 @@ class UTCTimeZone(datetime.tzinfo):
 
 
 UTC = UTCTimeZone()
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class DefaultAppVersion:
@@ -313,7 +313,7 @@ def eta_posix(eta: Any, countdown: Any) -> float:
         if not isinstance(eta, datetime.datetime):
             raise InvalidTaskError("ETA must be a datetime.datetime instance")
         if eta.tzinfo is not None:
-            moment = float(calendar.timegm(eta.utctimetuple()))
+            moment = (eta.replace(microsecond=0) - _EPOCH).total_seconds()
         else:
             moment = time.mktime(eta.timetuple())
         moment += eta.microsecond * 1e-6

@@ -10,10 +10,12 @@ import contextvars
 import os
 import threading
 from collections.abc import Callable
-from concurrent import futures
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from google.appengine.api.taskqueue._sending import Operation
+
+if TYPE_CHECKING:
+    from concurrent import futures
 
 IDLE, RUNNING, FINISHING = range(3)
 SERVICE = "taskqueue"
@@ -60,7 +62,7 @@ class Call:
     def Wait(self) -> None:
         """Return when the operation has run."""
         if self.future is not None:
-            futures.wait([self.future])
+            self.future.result()
         elif self.state == RUNNING:
             self._run()
 
@@ -131,6 +133,9 @@ def run(operation: Operation, deadline: float | None = None) -> Any:
 
 
 def _threads() -> futures.ThreadPoolExecutor:
+    # Most programs never start a call in a thread, and need not pay for the import.
+    from concurrent import futures
+
     global _pool
     process = os.getpid()
     with _pool_lock:
