@@ -8,21 +8,19 @@ ones cost least.)
 
 from __future__ import annotations
 
-import logging
 import os
-import random
 import secrets
-import time
 import uuid
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from appengine_compat import platform, settings
+from appengine_compat.backends import cloud_tasks_calls as calls
 from appengine_compat.backends import cloud_tasks_connection as wire
 from appengine_compat.backends import cloud_tasks_errors as errors
 from appengine_compat.backends import cloud_tasks_messages as messages
 from appengine_compat.backends.base import BackendError, Outcome, Reason, TaskRequest
+from appengine_compat.backends.cloud_tasks_calls import Budget
 from appengine_compat.core import limits
 from appengine_compat.core.model import QueueStats
 from appengine_compat.core.names import QUEUE_ID, TASK_ID
@@ -31,14 +29,6 @@ from appengine_compat.platform import Platform
 
 if TYPE_CHECKING:
     from google.cloud import tasks_v2
-
-_logger = logging.getLogger(__name__)
-
-MAX_CALL_SECONDS = 20.0
-"""The service refuses calls whose deadline is more than 30 seconds away."""
-_TRY_SECONDS = 10.0
-_MOST_TRIES = 5
-_FIRST_PAUSE_SECONDS = 0.1
 
 
 class CloudTasksBackend:
@@ -94,7 +84,7 @@ class CloudTasksBackend:
                 f"{limits.MAX_BATCH_CREATE} at most.",
                 queue=queue,
             )
-        budget = _Budget(timeout_seconds)
+        budget = Budget(timeout_seconds)
         outcomes: list[Outcome | None] = [None] * len(requests)
         ready: dict[int, Any] = {}
         for index, request in enumerate(requests):
@@ -117,7 +107,7 @@ class CloudTasksBackend:
         Raises:
             BackendError: the call as a whole failed.
         """
-        budget = _Budget(timeout_seconds)
+        budget = Budget(timeout_seconds)
         outcomes: list[Outcome] = []
         for start in range(0, len(task_ids), limits.MAX_BATCH_DELETE):
             part = task_ids[start : start + limits.MAX_BATCH_DELETE]
@@ -139,10 +129,10 @@ class CloudTasksBackend:
         """
         path, _ = self._queue(queue)
         request = messages.PurgeQueueRequest(name=path)
-        metadata = _routing("name", path)
-        budget = _Budget(timeout_seconds)
+        metadata = wire.routing("name", path)
+        budget = Budget(timeout_seconds)
         try:
-            self._call(wire.PURGE, request, metadata, budget)
+            calls.persist(self._connection, wire.PURGE, request, metadata, budget)
         except ApiError as error:
             raise errors.translate(error, errors.PURGE, self._place, queue) from error
 
@@ -156,13 +146,17 @@ class CloudTasksBackend:
         """
         from appengine_compat.backends import cloud_tasks_stats as stats
 
-        budget = _Budget(timeout_seconds)
+        budget = Budget(timeout_seconds)
         answers = []
         for queue in queues:
             path, _ = self._queue(queue)
             try:
-                answer = self._call(
-                    stats.GET_QUEUE, stats.request(path), _routing("name", path), budget
+                answer = calls.persist(
+                    self._connection,
+                    stats.GET_QUEUE,
+                    stats.request(path),
+                    wire.routing("name", path),
+                    budget,
                 )
             except ApiError as error:
                 raise errors.translate(error, errors.STATS, self._place, queue) from error
@@ -198,12 +192,12 @@ class CloudTasksBackend:
         return message
 
     def _create_one(
-        self, queue: str, request: TaskRequest, message: Any, budget: _Budget
+        self, queue: str, request: TaskRequest, message: Any, budget: Budget
     ) -> Outcome:
         task_id = _short(message.task.name)
         _, metadata = self._queue(queue)
         try:
-            self._call(wire.CREATE, message, metadata, budget)
+            calls.persist(self._connection, wire.CREATE, message, metadata, budget)
         except ApiError as error:
             refused = self._refusal(error, queue, request, task_id, budget.tries)
             return Outcome(task_id, refused)
@@ -215,7 +209,7 @@ class CloudTasksBackend:
         requests: Sequence[TaskRequest],
         ready: dict[int, Any],
         outcomes: list[Outcome | None],
-        budget: _Budget,
+        budget: Budget,
     ) -> None:
         """Create what is ready, and again what failed for a passing reason."""
         path, metadata = self._queue(queue)
@@ -227,10 +221,12 @@ class CloudTasksBackend:
                 request_id=_request_id(),
             )
             try:
-                operation = self._finished(
-                    self._call(wire.BATCH_CREATE, batch, metadata, budget), budget
+                operation = calls.finished(
+                    self._connection,
+                    calls.persist(self._connection, wire.BATCH_CREATE, batch, metadata, budget),
+                    budget,
                 )
-                failures = _failures(
+                failures = calls.failures(
                     operation,
                     messages.BatchCreateTasksMetadata,
                     len(waiting),
@@ -276,7 +272,7 @@ class CloudTasksBackend:
 
     # --- deleting ---
 
-    def _delete_batch(self, queue: str, task_ids: Sequence[str], budget: _Budget) -> list[Outcome]:
+    def _delete_batch(self, queue: str, task_ids: Sequence[str], budget: Budget) -> list[Outcome]:
         path, metadata = self._queue(queue)
         request = messages.BatchDeleteTasksRequest(
             parent=path,
@@ -284,10 +280,12 @@ class CloudTasksBackend:
             request_id=_request_id(),
         )
         try:
-            operation = self._finished(
-                self._call(wire.BATCH_DELETE, request, metadata, budget), budget
+            operation = calls.finished(
+                self._connection,
+                calls.persist(self._connection, wire.BATCH_DELETE, request, metadata, budget),
+                budget,
             )
-            failures = _failures(operation, messages.BatchDeleteTasksMetadata, len(task_ids))
+            failures = calls.failures(operation, messages.BatchDeleteTasksMetadata, len(task_ids))
         except ApiError as error:
             raise errors.translate(error, errors.DELETE, self._place, queue) from error
         outcomes = []
@@ -312,90 +310,8 @@ class CloudTasksBackend:
                     queue=queue,
                 )
             path = str(self._place.queue_name(queue))
-            known = self._queues[queue] = (path, _routing("parent", path))
+            known = self._queues[queue] = (path, wire.routing("parent", path))
         return known
-
-    def _call(self, rpc: wire.Rpc, request: Any, metadata: wire.Metadata, budget: _Budget) -> Any:
-        while True:
-            budget.tries += 1
-            try:
-                return self._connection.call(rpc, request, budget.try_seconds(), metadata)
-            except ApiError as error:
-                if not errors.is_passing(error) or not budget.may_try_again():
-                    raise
-                _logger.info("%s failed, and is tried again: %s", rpc.path, error)
-                budget.pause()
-
-    def _finished(self, operation: Any, budget: _Budget) -> Any:
-        """Return a batch's operation when it is done; the service usually answers a done one."""
-        while not operation.done:
-            if not budget.may_poll():
-                raise ApiError(
-                    "DEADLINE_EXCEEDED",
-                    f"the batch was accepted but has not finished ({operation.name})",
-                )
-            budget.pause()
-            request = wire.GetOperationRequest(name=operation.name)
-            metadata = _routing("name", operation.name)
-            operation = self._connection.call(
-                wire.GET_OPERATION, request, budget.try_seconds(), metadata
-            )
-        return operation
-
-
-class _Budget:
-    """The time and the tries that one call of the backend may take."""
-
-    def __init__(self, timeout_seconds: float | None) -> None:
-        allowed = MAX_CALL_SECONDS if timeout_seconds is None else timeout_seconds
-        self._end = time.monotonic() + min(allowed, MAX_CALL_SECONDS)
-        self._next_pause = _FIRST_PAUSE_SECONDS
-        self.tries = 0
-
-    def try_seconds(self) -> float:
-        return max(0.001, min(_TRY_SECONDS, self._end - time.monotonic()))
-
-    def may_try_again(self) -> bool:
-        return self.tries < _MOST_TRIES and self.may_poll()
-
-    def may_poll(self) -> bool:
-        return time.monotonic() + self._next_pause < self._end
-
-    def pause(self) -> None:
-        # Scattered, so that programs that failed together do not come back together.
-        time.sleep(self._next_pause * random.uniform(0.5, 1.0))
-        self._next_pause = min(2.0, self._next_pause * 2)
-
-
-def _failures(
-    operation: Any, metadata_class: Any, count: int, response_class: Any = None
-) -> dict[int, ApiError]:
-    """Return the failed items of a batch by their place in it.
-
-    Raises:
-        ApiError: the batch as a whole failed, or what it says does not add up.
-    """
-    # By bytes, not by type name: the alpha and beta services' messages have the same fields.
-    metadata = metadata_class.FromString(operation.metadata.value)
-    failures = {
-        int(index): ApiError(wire.code_name(status.code), status.message)
-        for index, status in metadata.failed_requests.items()
-    }
-    if operation.HasField("error") and len(failures) < count:
-        raise ApiError(wire.code_name(operation.error.code), operation.error.message)
-    if response_class is not None and len(failures) < count:
-        created = len(response_class.FromString(operation.response.value).tasks)
-        if created + len(failures) != count:
-            raise ApiError(
-                "DATA_LOSS",
-                f"of {count} tasks the answer tells of {created} created and {len(failures)} "
-                "failed, so that it is not known what became of the rest",
-            )
-    return failures
-
-
-def _routing(field: str, path: str) -> wire.Metadata:
-    return (("x-goog-request-params", f"{field}={quote(path, safe='')}"),)
 
 
 def _short(name: str) -> str:

@@ -13,6 +13,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import google.auth.exceptions
 import grpc
@@ -164,6 +165,11 @@ def _by_method(client: tasks_v2.CloudTasksClient, rpc: Rpc) -> Callable[..., Any
         return getattr(answer, "operation", answer)
 
     return call
+
+
+def routing(field: str, path: str) -> Metadata:
+    """Return the metadata by which the service finds the part of it that holds a resource."""
+    return (("x-goog-request-params", f"{field}={quote(path, safe='')}"),)
 
 
 def code_name(number: int) -> str:

@@ -20,7 +20,7 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud import tasks_v2
 from google.protobuf import json_format
 
-from appengine_compat.backends import choice, targets
+from appengine_compat.backends import choice, cloud_tasks_calls, targets
 from appengine_compat.backends.base import BackendError, Reason, TaskRequest
 from appengine_compat.backends.cloud_tasks import CloudTasksBackend
 from appengine_compat.core.model import QueueStats, RetryOverrides
@@ -49,6 +49,7 @@ def environment(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> Settings
         for name, value in values.items():
             monkeypatch.setenv(name, value)
 
+    monkeypatch.setattr(cloud_tasks_calls, "FIRST_PAUSE_SECONDS", 0.001)
     set_all(
         CLOUD_TASKS_EMULATOR_HOST=recorder.address,
         APPENGINE_COMPAT_PROJECT=PROJECT,
@@ -354,7 +355,7 @@ class TestTryingAgain:
         self, recorder: Recorder, backend: CloudTasksBackend
     ) -> None:
         recorder.fail("CreateTask", "UNAVAILABLE", times=100)
-        (outcome,) = backend.create_tasks("default", [POST], timeout_seconds=0.05)
+        (outcome,) = backend.create_tasks("default", [POST], timeout_seconds=0.0005)
         assert outcome.error is not None
         assert len(recorder.calls) == 1
 

@@ -14,6 +14,7 @@ from google.appengine.api import taskqueue
 from google.appengine.ext import deferred
 from google.cloud import tasks_v2
 
+from appengine_compat.backends import cloud_tasks_calls
 from tests.contract.grpc_recorder import LOCATION, PARENT, PROJECT, Recorder, serving
 
 DEFAULT = f"{PARENT}/queues/default/tasks/"
@@ -22,6 +23,7 @@ DEFAULT = f"{PARENT}/queues/default/tasks/"
 @pytest.fixture
 def recorder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
     """Cloud Tasks, for a program that believes itself on App Engine."""
+    monkeypatch.setattr(cloud_tasks_calls, "FIRST_PAUSE_SECONDS", 0.001)
     with serving("default", "push-notifications") as recorder:
         for variable, value in {
             "CLOUD_TASKS_EMULATOR_HOST": recorder.address,
