@@ -352,10 +352,11 @@ class TestTryingAgain:
         assert 2 <= len(recorder.calls) <= 10
 
     def test_it_ends_with_the_callers_time(
-        self, recorder: Recorder, backend: CloudTasksBackend
+        self, recorder: Recorder, backend: CloudTasksBackend, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        monkeypatch.setattr(cloud_tasks_calls, "FIRST_PAUSE_SECONDS", 60.0)
         recorder.fail("CreateTask", "UNAVAILABLE", times=100)
-        (outcome,) = backend.create_tasks("default", [POST], timeout_seconds=0.0005)
+        (outcome,) = backend.create_tasks("default", [POST], timeout_seconds=10.0)
         assert outcome.error is not None
         assert len(recorder.calls) == 1
 
