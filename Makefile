@@ -62,7 +62,7 @@ endef
 sdk: .venv-sdk/.ready
 
 demo: .venv/.demo-ready
-	@cd examples/guestbook && ../../$(BIN)/appengine-compat dev main:app \
+	@cd examples/guestbook && exec ../../$(BIN)/appengine-compat dev main:app \
 	  py3-web=web:app py3-tasks-io=tasks_io:app
 
 test: .venv/.test-ready
