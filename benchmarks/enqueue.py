@@ -71,7 +71,7 @@ class Contender:
             f"time {statistics.median(self.wall_us):.0f} us"
         )
         beside = ", ".join(
-            f"{statistics.median(other.cpu_us) / cpu:.1f}x less cpu than {other.name}"
+            f"{cpu / statistics.median(other.cpu_us):.2f}x the cpu of {other.name}"
             for other in others
         )
         return f"{self.name}\t{figure}\t{beside}"
@@ -240,7 +240,7 @@ def work(name: str) -> None:
 
 def main() -> None:
     sdk_python = os.environ.get("AEC_TEST_SDK_PYTHON")
-    floor = Contender("one task: protobuf over gRPC (floor)", "raw")
+    floor = Contender("one task: the floor", "raw")
     google = Contender("one task: Google's client", "client")
     bare = Contender("one task: our backend", "backend")
     ours = Contender("one task: our defer", "defer")
@@ -275,8 +275,8 @@ def main() -> None:
         server.communicate()
     print(floor.row([]))
     print(google.row([floor]))
-    print(bare.row([google, floor]))
-    print(ours.row([google, theirs] if sdk_python else [google]))
+    print(bare.row([floor, google]))
+    print(ours.row([floor, theirs] if sdk_python else [floor]))
     print(bare_batch.row([]))
     print(ours_batch.row([theirs_batch] if sdk_python else []))
     if sdk_python:
