@@ -24,6 +24,7 @@ from typing import Any
 from appengine_compat import platform
 from appengine_compat.handler import refusals
 from appengine_compat.handler.refusals import Refused
+from appengine_compat.local import tokens
 
 VERDICT_KEY = "appengine_compat.verdict"
 ADDRESS_KEY = "appengine_compat.transport_address"
@@ -80,6 +81,9 @@ class Verdict:
         """The plain-text body of a refusal."""
         return f"{self.code}: {self.reason}\n"
 
+
+_LOCAL_TASK = Verdict(True, Trust.LOCAL, "the local service")
+_TEST_TASK = Verdict(True, Trust.TEST, "the test stub")
 
 _tests_trusted = False
 
@@ -183,8 +187,6 @@ def _judged(environ: Environ) -> Verdict:
 
 
 def _by_local_token(token: str, environ: Environ) -> Verdict:
-    from appengine_compat.local import tokens
-
     genuine = tokens.is_genuine(
         token,
         queue_id=_task_header(environ, "QUEUENAME"),
@@ -193,7 +195,7 @@ def _by_local_token(token: str, environ: Environ) -> Verdict:
     )
     if not genuine:
         raise Refused(refusals.LOCAL_TOKEN)
-    return Verdict(True, Trust.LOCAL, "the local service")
+    return _LOCAL_TASK
 
 
 def _task_header(environ: Environ, name: str) -> str:
@@ -225,7 +227,7 @@ def _by_test_rule(environ: Environ) -> Verdict:
     is_development = str(environ.get("SERVER_SOFTWARE", "")).startswith("Devel")
     if not is_development and environ.get("REMOTE_ADDR") != TASK_ADDRESS:
         raise Refused(refusals.NOT_FROM_QUEUE)
-    return Verdict(True, Trust.TEST, "the test stub")
+    return _TEST_TASK
 
 
 def _by_oidc(token: str, environ: Environ) -> Verdict:

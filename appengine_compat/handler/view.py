@@ -41,6 +41,12 @@ _TASK_FACTS = tuple(
         "TASKPREVIOUSRESPONSE", "TASKRETRYREASON", "FAILFAST",
     )
 )  # fmt: skip
+_CLOUD_TASKS_NAME = CLOUD_TASKS + "TASKNAME"
+_USER_IP = APP_ENGINE + "USER_IP"
+_SHOWN = {CLOUD_TASKS + fact[len(APP_ENGINE) :]: fact for fact in _TASK_FACTS}
+_KNOWN_BY_OLD_RULES = (Trust.APP_ENGINE, Trust.TEST)
+# A task may not say of itself which one it is, nor where it comes from.
+_NEVER_CARRIED = frozenset((*_TASK_FACTS, _USER_IP))
 # What a task may carry: the names that Cloud Tasks itself refuses to, without HTTP_ before them.
 _CARRIABLE = ("X_APPENGINE_", "X_GOOGLE_")
 
@@ -52,10 +58,12 @@ def prepare(environ: Environ) -> None:
     """
     if environ.get(VIEW_KEY) is True:
         return
-    names = [name for name in environ if name[:7] == "HTTP_X_" and name.startswith(_FAMILIES)]
-    if not names:
+    # Most requests have none: one search through all names is cheaper than a look at each.
+    joined = "\n".join(environ)
+    if APP_ENGINE not in joined and CLOUD_TASKS not in joined and OURS not in joined:
         return
     environ[VIEW_KEY] = True
+    names = [name for name in environ if name[:7] == "HTTP_X_" and name.startswith(_FAMILIES)]
     if not _CLAIMS.isdisjoint(names):
         verdict = door.verdict(environ)
         if verdict.trusted:
@@ -78,37 +86,38 @@ def _strip(environ: Environ, names: Iterable[str]) -> None:
             environ.pop(name, None)
 
 
-def _show(environ: Environ, names: Iterable[str], verdict: Verdict) -> None:
+def _show(environ: Environ, names: list[str], verdict: Verdict) -> None:
     by_app_engine = verdict.known_by is Trust.APP_ENGINE
-    has_cloud_tasks = CLOUD_TASKS + "TASKNAME" in environ and not by_app_engine
-    carried: dict[str, str] = {}
+    unwanted = ""
+    if by_app_engine:
+        unwanted = CLOUD_TASKS
+    elif _CLOUD_TASKS_NAME in environ:
+        # Cloud Tasks never sends both families: beside its own, the other is a stranger's.
+        unwanted = APP_ENGINE
+    if unwanted:
+        for name in names:
+            if name.startswith(unwanted):
+                del environ[name]
     for name in names:
-        if name.startswith(OURS):
+        shown = _SHOWN.get(name)
+        if shown is not None:
+            if not by_app_engine:
+                environ[shown] = environ[name]
+        elif name == LOCAL_TOKEN:
+            del environ[name]
+        elif name.startswith(OURS):
             value = environ.pop(name)
             if name.startswith(CARRIED):
-                carried[name[len(CARRIED) :]] = value
-        elif name.startswith(APP_ENGINE):
-            # Cloud Tasks never sends both families: beside its own, the other is a stranger's.
-            if has_cloud_tasks:
-                del environ[name]
-        elif by_app_engine:
-            del environ[name]
-    if has_cloud_tasks:
-        for name in names:
-            if name.startswith(CLOUD_TASKS):
-                environ[APP_ENGINE + name[len(CLOUD_TASKS) :]] = environ[name]
-    for name, value in carried.items():
-        _restore(environ, name, value)
-    if verdict.known_by not in (Trust.APP_ENGINE, Trust.TEST):
+                _restore(environ, name[len(CARRIED) :], value)
+    if verdict.known_by not in _KNOWN_BY_OLD_RULES:
         # Old code asks for this address to know a task by; the true one is kept beside it.
         environ.setdefault(door.ADDRESS_KEY, environ.get("REMOTE_ADDR", ""))
-        environ["REMOTE_ADDR"] = environ[APP_ENGINE + "USER_IP"] = door.TASK_ADDRESS
+        environ["REMOTE_ADDR"] = environ[_USER_IP] = door.TASK_ADDRESS
 
 
 def _restore(environ: Environ, name: str, value: str) -> None:
     key = "HTTP_" + name
     if name == "HOST":
         environ[key] = value
-    elif name.startswith(_CARRIABLE) and key not in _TASK_FACTS:
-        # A task may not say of itself which one it is, nor where it comes from.
+    elif name.startswith(_CARRIABLE) and key not in _NEVER_CARRIED:
         environ.setdefault(key, value)
