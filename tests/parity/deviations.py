@@ -25,6 +25,7 @@ class Deviation:
 
 
 STUB = {"testbed": True}
+IMPORT = "from google.appengine.ext import deferred\n"
 
 DEVIATIONS: tuple[Deviation, ...] = (
     Deviation(
@@ -104,5 +105,108 @@ DEVIATIONS: tuple[Deviation, ...] = (
         "a\\\\n",
         "BadValueError",
         "The namespace travels in a header, which a newline would end.",
+    ),
+    Deviation(
+        "deferred",
+        IMPORT + "deferred.defer(len, 'a', _url=None).on_queue_url",
+        "TypeError",
+        "True",
+        "The documentation of App Engine says that None means the queue's own URL.",
+        STUB,
+    ),
+    Deviation(
+        "deferred",
+        IMPORT + "deferred.defer(len, 'a', _headers=None).headers['Content-Type']",
+        "TypeError",
+        "application/octet-stream",
+        "None means none, as it does for taskqueue.Task.",
+        STUB,
+    ),
+    Deviation(
+        "deferred",
+        IMPORT + "import asyncio, pickle\n"
+        "type(deferred.run(pickle.dumps((asyncio.sleep, (0,), {})))).__name__",
+        "coroutine",
+        "NoneType",
+        "A coroutine is run to its end; App Engine answered 200 without running it.",
+    ),
+    Deviation(
+        "deferred",
+        IMPORT + "import base64\ndeferred.run(base64.b64encode(deferred.serialize(len, 'abc')))",
+        "PermanentTaskFailure",
+        '"3"',
+        "Tasks in flight from code that wrapped its payloads in base64 still run.",
+    ),
+    Deviation(
+        "deferred",
+        IMPORT + "deferred.run(b'\\x80\\x02c__builtin__\\nlen\\nU\\x02\\xc3\\xa9\\x85}\\x87.')",
+        "PermanentTaskFailure",
+        '"1"',
+        "Each byte string of a Python 2 payload is judged by itself: here it is UTF-8 text.",
+    ),
+    Deviation(
+        "deferred",
+        IMPORT + "import datetime\n"
+        "deferred.run(b'\\x80\\x02c__builtin__\\nrepr\\ncdatetime\\ndatetime\\nU\\n'"
+        " + datetime.datetime(2020, 1, 2).__reduce__()[1][0] + b'\\x85R\\x85}\\x87.')",
+        "PermanentTaskFailure",
+        "datetime.datetime(2020, 1, 2, 0, 0)",
+        "Dates that Python 2 pickled are read, whatever the year.",
+    ),
+    Deviation(
+        "deferred",
+        IMPORT + "deferred.run(b'\\x80\\x02c__builtin__\\ncmp\\nK\\x01K\\x02\\x86}\\x87.')",
+        "PermanentTaskFailure",
+        '"-1"',
+        "Names that Python 3 has no more are given where a faithful equivalent exists.",
+    ),
+    Deviation(
+        "deferred",
+        IMPORT + "deferred.invoke_member(dict(), 'fromkeys', [], membername=1)",
+        "multiple values",
+        "takes no keyword",
+        "A deferred method may have arguments named obj and membername.",
+    ),
+    Deviation(
+        "deferred",
+        IMPORT + "deferred.defer(len, 'x' * 102400).size > 102400",
+        '"raised"',
+        '"True"',
+        "Without a datastore a payload over 102,400 bytes goes to the backend as it is.",
+        STUB,
+    ),
+    Deviation(
+        "deferred",
+        IMPORT + "deferred.run_from_datastore('no key')",
+        "BadKeyError",
+        "PermanentTaskFailure",
+        "Without a datastore the task can never succeed; it is kept, and the text says why.",
+    ),
+    Deviation(
+        "deferred",
+        IMPORT + "deferred.application.post({'HTTP_X_APPENGINE_TASKNAME': 't'})[1].value",
+        "AttributeError",
+        "401",
+        "A server that sets no SERVER_SOFTWARE is no reason to fail; whoever shows nothing is "
+        "refused.",
+    ),
+    Deviation(
+        "deferred",
+        IMPORT + "answer = []\n"
+        "deferred.application({'REQUEST_METHOD': 'GET'}, lambda *head: answer.extend(head))\n"
+        "answer[:1]",
+        '"list": []',
+        "405 Method Not Allowed",
+        "App Engine's application did not answer requests other than POST.",
+    ),
+    Deviation(
+        "deferred",
+        IMPORT + "import io\n"
+        "deferred.application.post({'HTTP_X_APPENGINE_TASKNAME': 't', 'REMOTE_ADDR': '0.1.0.2', "
+        "'SERVER_SOFTWARE': 'x', 'wsgi.input': io.BufferedReader(io.BytesIO(b'x'))})[1].value",
+        '"200"',
+        '"411"',
+        "A body of unknown length is read where it has an end, else sent again: never dropped.",
+        STUB,
     ),
 )

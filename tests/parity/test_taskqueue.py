@@ -142,3 +142,50 @@ def test_same_retry_options(options: dict[str, Any], sdk: Side, ours: Side) -> N
 @given(name=st.one_of(_tokens, _texts))
 def test_same_queue_name(name: str, sdk: Side, ours: Side) -> None:
     assert_same(sdk, ours, f"Queue({name!r})")
+
+
+# --- what a queue remembers ------------------------------------------------------------------
+
+_names = st.lists(st.sampled_from("abcde"), min_size=1, max_size=4)
+_steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("add"), _names),
+        st.tuples(st.just("delete"), _names),
+        st.tuples(st.just("add unnamed"), st.just([])),
+        st.tuples(st.just("purge"), st.just([])),
+        st.tuples(st.just("flush"), st.just([])),
+        st.tuples(st.just("add elsewhere"), _names),
+    ),
+    max_size=12,
+)
+_PROGRAM = """
+seen = []
+stub = bed.get_stub("taskqueue")
+for step, names in {steps!r}:
+    tasks = [Task(name=name) for name in names]
+    try:
+        if step == "add":
+            Queue().add(tasks)
+        elif step == "delete":
+            Queue().delete_tasks(tasks)
+        elif step == "add unnamed":
+            seen.append(taskqueue.add().name)
+        elif step == "purge":
+            Queue().purge()
+        elif step == "flush":
+            stub.FlushQueue("default")
+        else:
+            Queue("elsewhere").add(tasks)
+    except Exception as error:
+        seen.append(type(error).__name__)
+    seen.append([(task.was_enqueued, task.was_deleted, task.queue_name) for task in tasks])
+    seen.append(sorted(task["name"] for task in stub.GetTasks("default")))
+    seen.append(Queue().fetch_statistics().tasks)
+seen
+"""
+
+
+@settings(_often, max_examples=75)
+@given(steps=_steps)
+def test_same_memory(steps: list[tuple[str, list[str]]], sdk: Side, ours: Side) -> None:
+    assert_same(sdk, ours, _PROGRAM.format(steps=steps), testbed=True)

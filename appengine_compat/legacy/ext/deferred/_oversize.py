@@ -42,11 +42,17 @@ def add(
     if _datastore() is None or _is_in_transaction():
         # In a transaction an entity of its own could need a cross-group one, and would be
         # bound to the commit even where the task is not.
-        task = deferred._taskqueue().Task(payload=payload, _size_check=False, **options)
-        large: taskqueue.Task = task.add(queue, **adding)
-        return large
+        return _add_whole(payload, queue, options, adding)
     entity = deferred._DeferredTaskEntity(data=payload)
-    key = entity.put()
+    try:
+        key = entity.put()
+    except Exception:
+        logging.info(
+            "A payload of %d bytes could not be stored in the datastore; its task carries it",
+            len(payload),
+            exc_info=True,
+        )
+        return _add_whole(payload, queue, options, adding)
     try:
         pointer = deferred.serialize(deferred.run_from_datastore, str(key))
         task = deferred._taskqueue().Task(payload=pointer, **options)
@@ -55,6 +61,14 @@ def add(
         entity.delete()
         raise
     return small
+
+
+def _add_whole(
+    payload: bytes, queue: str, options: dict[str, Any], adding: dict[str, Any]
+) -> taskqueue.Task:
+    task = deferred._taskqueue().Task(payload=payload, _size_check=False, **options)
+    large: taskqueue.Task = task.add(queue, **adding)
+    return large
 
 
 def run_stored(key: str) -> Any:

@@ -215,8 +215,8 @@ def defer(obj: Any, *args: Any, **kwargs: Any) -> taskqueue.Task:
         for option in ("countdown", "eta", "name", "target", "retry_options")
     }
     options["url"] = kwargs.pop("_url", _DEFAULT_URL) or ""
-    headers = kwargs.pop("_headers", None)
-    options["headers"] = {**_TASKQUEUE_HEADERS, **headers} if headers else dict(_TASKQUEUE_HEADERS)
+    options["headers"] = dict(_TASKQUEUE_HEADERS)
+    options["headers"].update(kwargs.pop("_headers", None) or {})
     adding = {"transactional": kwargs.pop("_transactional", False)}
     if "_client" in kwargs:
         adding["_client"] = kwargs.pop("_client")
