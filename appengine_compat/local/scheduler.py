@@ -168,8 +168,8 @@ class Scheduler:
     def _is_idle(self) -> bool:
         if not self._is_settled or self._must_look or self._news or self._ended_attempts:
             return False
-        now = self._clock.now()
-        return not self._claimed and all(at > now for at in self._next_look.values())
+        until = self._wakes_at()
+        return not self._claimed and (until is None or until > self._clock.now())
 
     def close(self, timeout_seconds: float) -> list[InFlight]:
         """Claim no more, wait for what runs, and end.

@@ -38,7 +38,7 @@ def open_database(path: str, busy_seconds: float) -> sqlite3.Connection:
     """
     if not path:
         connection = _connect(":memory:", busy_seconds)
-        _prepare(connection, path)
+        _bring_up_to_date(connection, path)
         return connection
     _make_private(path)
     with _alone(path):
@@ -80,9 +80,10 @@ def store_error(path: str, error: sqlite3.Error) -> StoreError:
 def _open_file(path: str, busy_seconds: float) -> sqlite3.Connection:
     connection = _connect(path, busy_seconds)
     try:
+        _refuse_foreign(connection, path)
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
-        _prepare(connection, path)
+        _bring_up_to_date(connection, path)
         if Path(path).stat().st_size <= _CHECKED_BYTES:
             found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
             if found != "ok":
@@ -102,16 +103,16 @@ def _connect(path: str, busy_seconds: float) -> sqlite3.Connection:
     return connection
 
 
-def _prepare(connection: sqlite3.Connection, path: str) -> None:
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
+def _refuse_foreign(connection: sqlite3.Connection, path: str) -> None:
+    """Refuse a database that is not ours to write, before anything in it is changed."""
     application = connection.execute("PRAGMA application_id").fetchone()[0]
-    tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-    if tables and application != APPLICATION_ID:
+    if application != APPLICATION_ID and not _is_empty(connection):
         raise StoreError(
             f"{path} is a database of another program: nothing was changed in it. Set "
             "APPENGINE_COMPAT_DB to a path of its own.",
             path=path,
         )
+    version = _version(connection)
     if version > SCHEMA_VERSION:
         raise StoreTooNewError(
             f"{path} was written by a newer appengine-compat (its schema is {version}, this one "
@@ -119,13 +120,24 @@ def _prepare(connection: sqlite3.Connection, path: str) -> None:
             "or set APPENGINE_COMPAT_DB to another path.",
             path=path,
         )
-    if not tables:
+
+
+def _bring_up_to_date(connection: sqlite3.Connection, path: str) -> None:
+    if _is_empty(connection):
         script = Path(__file__).with_name("schema.sql").read_text("utf-8")
         _apply(connection, script, SCHEMA_VERSION)
         return
-    for old in range(version, SCHEMA_VERSION):
+    for old in range(_version(connection), SCHEMA_VERSION):
         _apply(connection, _MIGRATIONS[old], old + 1)
         _logger.info("%s: schema %d made from %d.", path, old + 1, old)
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _is_empty(connection: sqlite3.Connection) -> bool:
+    return not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
 
 
 def _apply(connection: sqlite3.Connection, script: str, version: int) -> None:

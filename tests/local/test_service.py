@@ -1,0 +1,348 @@
+"""The v2 operations, as any client of Cloud Tasks knows them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from appengine_compat.core.model import (
+    UNLIMITED,
+    AppEngineRequest,
+    AppEngineRouting,
+    EnforceMode,
+    HttpRequest,
+    HttpTarget,
+    OAuthToken,
+    OidcToken,
+    Queue,
+    QueueState,
+    RateLimits,
+    RetryConfig,
+    RetryOverrides,
+    Task,
+    UriOverride,
+)
+from appengine_compat.core.names import QueueName
+from appengine_compat.errors import ApiError
+from tests.local.conftest import QUEUE
+
+PARENT = QUEUE.parent
+NAME = str(QUEUE)
+OTHER = QueueName("p", "l", "other")
+DAY = 86400.0
+
+
+def refused(code: str, message: str):
+    return pytest.raises(ApiError, match=f"^{code}: {message}")
+
+
+# --- queues ---
+
+
+def test_a_queue_is_made_with_the_services_defaults(local):
+    made = local.service.create_queue(PARENT, Queue(name=str(OTHER)))
+    assert made == Queue(name=str(OTHER), rate_limits=RateLimits(), retry_config=RetryConfig())
+    assert local.service.get_queue(str(OTHER)) == made
+
+
+def test_every_setting_of_a_queue_is_kept(local):
+    target = HttpTarget(
+        uri_override=UriOverride(
+            scheme="HTTPS", host="h", port=0, path="", mode=EnforceMode.ALWAYS
+        ),
+        method="PUT",
+        header_overrides={"X-A": "1"},
+        token=OAuthToken(service_account_email="a@b", scope="s"),
+    )
+    queue = Queue(
+        name=str(OTHER),
+        rate_limits=RateLimits(max_dispatches_per_second=5, max_burst_size=10),
+        retry_config=RetryConfig(max_attempts=UNLIMITED, max_retry_duration_seconds=60),
+        app_engine_routing_override=AppEngineRouting(service="api", version="v1"),
+        http_target=target,
+        log_sampling_ratio=0.5,
+        task_ttl_seconds=10 * DAY,
+        tombstone_ttl_seconds=9 * DAY,
+    )
+    assert local.service.create_queue(PARENT, queue) == queue
+    assert local.service.get_queue(str(OTHER)) == queue
+
+
+@pytest.mark.parametrize("call", ["get_queue", "pause_queue", "resume_queue", "purge_queue"])
+def test_a_missing_queue(local, call):
+    with refused("NOT_FOUND", "Queue does not exist. If you just created the queue, wait at least"):
+        getattr(local.service, call)(str(OTHER))
+
+
+def test_create_queue_refuses_what_is_there_and_what_is_elsewhere(local):
+    with refused("ALREADY_EXISTS", "Queue already exists$"):
+        local.service.create_queue(PARENT, Queue(name=NAME))
+    with refused("INVALID_ARGUMENT", f"{OTHER} must begin with projects/x/locations/l"):
+        local.service.create_queue("projects/x/locations/l", Queue(name=str(OTHER)))
+    with refused("INVALID_ARGUMENT", "Queue name must be formatted"):
+        local.service.create_queue(PARENT, Queue(name=PARENT + "/queues/a_b"))
+
+
+def test_a_deleted_queues_name_stays_reserved_for_create_but_not_for_update(local):
+    name = local.add("t")
+    local.service.delete_queue(NAME)
+    with refused("NOT_FOUND", "Queue does not exist"):
+        local.service.get_task(name)
+    with refused("FAILED_PRECONDITION", "The queue cannot be created because a queue with this"):
+        local.service.create_queue(PARENT, Queue(name=NAME))
+    with refused("NOT_FOUND", "Requested entity was not found"):
+        local.service.delete_queue(NAME)
+    local.clock.advance(3 * DAY)
+    assert local.service.create_queue(PARENT, Queue(name=NAME)).state is QueueState.RUNNING
+    assert local.service.list_tasks(NAME).items == []
+
+
+def test_update_changes_what_the_mask_names_and_creates_what_is_missing(local):
+    local.service.pause_queue(NAME)
+    given = Queue(
+        name=NAME,
+        rate_limits=RateLimits(max_dispatches_per_second=2),
+        retry_config=RetryConfig(max_attempts=3),
+        state=QueueState.RUNNING,
+    )
+    updated = local.service.update_queue(given, ["rate_limits.max_dispatches_per_second"])
+    assert updated.rate_limits.max_dispatches_per_second == 2
+    assert updated.rate_limits.max_burst_size == 10
+    assert updated.retry_config == RetryConfig()
+    assert updated.state is QueueState.PAUSED
+    assert local.service.get_queue(NAME) == updated
+    made = local.service.update_queue(replace(given, name=str(OTHER)))
+    assert made.retry_config.max_attempts == 3
+    with refused("INVALID_ARGUMENT", "RetryConfig.maxDoublings cannot be negative"):
+        local.service.update_queue(replace(given, retry_config=RetryConfig(max_doublings=-1)))
+
+
+def test_queues_are_listed_by_name_in_pages(local):
+    for number in range(5):
+        local.service.create_queue(PARENT, Queue(name=f"{PARENT}/queues/a{number}"))
+    local.service.create_queue(
+        "projects/p2/locations/l", Queue(name="projects/p2/locations/l/queues/x")
+    )
+    seen, token = [], ""
+    while True:
+        page = local.service.list_queues(PARENT, page_size=2, page_token=token)
+        assert len(page.items) <= 2
+        seen += [queue.name.rpartition("/")[2] for queue in page.items]
+        token = page.next_page_token
+        if not token:
+            break
+    assert seen == ["a0", "a1", "a2", "a3", "a4", "q"]
+
+
+def test_a_page_token_holds_for_its_list_and_for_two_hours(local):
+    for number in range(3):
+        local.add(f"t{number}")
+    token = local.service.list_tasks(NAME, page_size=1).next_page_token
+    assert len(local.service.list_tasks(NAME, page_token=token).items) == 2
+    local.service.create_queue(PARENT, Queue(name=str(OTHER)))
+    for parent, given in ((NAME, "nonsense"), (NAME, "AAAA"), (str(OTHER), token)):
+        with refused("INVALID_ARGUMENT", "The page token is invalid"):
+            local.service.list_tasks(parent, page_token=given)
+    local.clock.advance(2 * 3600 + 1)
+    with refused("INVALID_ARGUMENT", "The page token is invalid"):
+        local.service.list_tasks(NAME, page_token=token)
+
+
+def test_a_purge_takes_what_is_there_and_leaves_state_and_names(local):
+    local.service.pause_queue(NAME)
+    local.add("named")
+    for _ in range(20):
+        local.add()
+    purged = local.service.purge_queue(NAME)
+    assert purged.purge_time == local.now
+    assert purged.state is QueueState.PAUSED
+    assert local.service.list_tasks(NAME).items == []
+    with refused("ALREADY_EXISTS", "Requested entity already exists"):
+        local.add("named")
+    local.add("later")
+    assert len(local.service.list_tasks(NAME).items) == 1
+    assert local.service.get_queue(NAME).purge_time == purged.purge_time
+
+
+def test_put_queues_keeps_state_and_tasks_and_the_files_burst(local):
+    local.add("t")
+    local.service.pause_queue(NAME)
+    rates = RateLimits(max_dispatches_per_second=5, max_burst_size=5)
+    local.service.put_queues([Queue(name=NAME, rate_limits=rates), Queue(name=str(OTHER))])
+    queue = local.service.get_queue(NAME)
+    assert queue.rate_limits == rates
+    assert queue.state is QueueState.PAUSED
+    assert len(local.service.list_tasks(NAME).items) == 1
+    assert local.service.get_queue(str(OTHER)).name == str(OTHER)
+
+
+# --- tasks ---
+
+
+FULL_HTTP = Task(
+    name=QUEUE.task("http"),
+    request=HttpRequest(
+        url="https://example.com/a?b=1",
+        method="PUT",
+        headers={"content-type": "text/plain", "X-Ünïcode": "ä"},
+        body=b"\x00\xff",
+        token=OidcToken(service_account_email="a@b", audience="c"),
+    ),
+    dispatch_deadline_seconds=20.5,
+    retry_config=RetryOverrides(max_attempts=UNLIMITED, min_backoff_seconds=0.25),
+)
+FULL_APP_ENGINE = Task(
+    name=QUEUE.task("gae"),
+    request=AppEngineRequest(
+        relative_uri="/x?y=%20z",
+        method="DELETE",
+        headers={"X-A": ""},
+        routing=AppEngineRouting(service="api", version="v1", instance="i"),
+    ),
+)
+
+
+@pytest.mark.parametrize("task", [FULL_HTTP, FULL_APP_ENGINE], ids=["http", "app engine"])
+def test_what_is_answered_is_what_is_stored(local, task):
+    created = local.service.create_task(NAME, task)
+    assert local.service.get_task(task.name) == created
+    assert local.service.list_tasks(NAME).items == [created]
+    assert created.schedule_time == local.now
+    assert created.create_time == local.now.replace(microsecond=0)
+    assert (created.dispatch_count, created.first_attempt, created.last_attempt) == (0, None, None)
+    assert created.request.body == task.request.body
+    assert set(task.request.headers.items()) <= set(created.request.headers.items())
+
+
+@pytest.mark.parametrize("size", [0, 1, 4096, 4097, 900_000])
+def test_bodies_of_every_size_come_back(local, size):
+    body = bytes(range(256)) * (size // 256 + 1)
+    name = local.add(body=body[:size])
+    assert local.service.get_task(name).request.body == body[:size]
+    local.service.delete_task(name)
+    left = local.service.store.read(
+        lambda connection: connection.execute("SELECT count(*) FROM bodies").fetchone()[0]
+    )
+    assert left == 0
+
+
+def test_a_name_is_for_one_task_also_for_a_day_after_its_end(local):
+    name = local.add("once")
+    with refused("ALREADY_EXISTS", "Requested entity already exists$"):
+        local.add("once")
+    local.service.delete_task(name)
+    with refused("ALREADY_EXISTS", r"Requested entity already exists \[detail.*TOMBSTONED_TASK"):
+        local.add("once")
+    local.clock.advance(DAY)
+    assert local.add("once") == name
+
+
+def test_an_ended_task_and_one_never_there_have_different_texts(local):
+    name = local.add()
+    local.service.delete_task(name)
+    with refused("NOT_FOUND", "The task no longer exists, though a task with this name existed"):
+        local.service.get_task(name)
+    with refused("NOT_FOUND", "Requested entity was not found"):
+        local.service.get_task(QUEUE.task("never"))
+
+
+def test_a_batch_tells_each_tasks_fate_in_order(local):
+    local.add("there")
+    good = Task(name="", request=AppEngineRequest())
+    results = local.service.create_tasks(
+        NAME,
+        [
+            good,
+            replace(good, name=QUEUE.task("there")),
+            replace(good, request=None),
+            replace(good, name=QUEUE.task("twice")),
+            replace(good, name=QUEUE.task("twice")),
+        ],
+    )
+    codes = [each.code if isinstance(each, ApiError) else "OK" for each in results]
+    assert codes == ["OK", "ALREADY_EXISTS", "INVALID_ARGUMENT", "OK", "ALREADY_EXISTS"]
+    assert len(local.service.list_tasks(NAME).items) == 3
+
+
+def test_batches_have_limits(local):
+    good = Task(name="", request=AppEngineRequest())
+    with refused("INVALID_ARGUMENT", "The request contains more than 100 tasks"):
+        local.service.create_tasks(NAME, [good] * 101)
+    with refused("INVALID_ARGUMENT", "The request contains more than 1000 names"):
+        local.service.delete_tasks(NAME, [QUEUE.task("t")] * 1001)
+    with refused("INVALID_ARGUMENT", "The parent of every request must match"):
+        local.service.delete_tasks(NAME, [OTHER.task("t")])
+    with refused("NOT_FOUND", "Queue does not exist"):
+        local.service.create_tasks(str(OTHER), [good])
+
+
+def test_deleting_many_tells_each_ones_fate(local):
+    first, second = local.add(), local.add()
+    local.service.delete_task(first)
+    results = local.service.delete_tasks(NAME, [first, second, QUEUE.task("never")])
+    assert [each and each.reason for each in results] == ["TOMBSTONED_TASK", None, "UNKNOWN_TASK"]
+    assert local.service.list_tasks(NAME).items == []
+
+
+def test_tasks_are_listed_in_pages(local):
+    names = {local.add() for _ in range(25)}
+    seen, token, pages = [], "", 0
+    while True:
+        page = local.service.list_tasks(NAME, page_size=10, page_token=token)
+        seen += [task.name for task in page.items]
+        token, pages = page.next_page_token, pages + 1
+        if not token:
+            break
+    assert pages == 3
+    assert len(seen) == 25
+    assert set(seen) == names
+
+
+def test_what_a_queue_is_doing(local):
+    empty = local.service.queue_stats(NAME)
+    assert (empty.tasks_count, empty.oldest_arrival_time) == (0, None)
+    local.add(delay=60)
+    assert local.service.queue_stats(NAME).oldest_arrival_time is None
+    local.add()
+    arrived = local.now
+    local.clock.advance(5)
+    stats = local.service.queue_stats(NAME)
+    assert stats.tasks_count == 2
+    assert stats.oldest_arrival_time == arrived
+    assert stats.effective_execution_rate == 500
+    local.start()
+    local.settle()
+    stats = local.service.queue_stats(NAME)
+    assert (stats.tasks_count, stats.executed_last_minute_count) == (1, 1)
+    local.clock.advance(30)
+    local.settle()
+    assert local.service.queue_stats(NAME).executed_last_minute_count == 1
+    local.clock.advance(31)
+    local.settle()
+    assert local.service.queue_stats(NAME).executed_last_minute_count == 1
+
+
+def test_a_task_beyond_its_queues_retention_is_dropped_and_kept_aside(local, caplog):
+    task = local.add("old", delay=29 * DAY)
+    local.service.pause_queue(NAME)
+    local.start()
+    local.advance(31 * DAY - 60)
+    assert local.service.get_task(task)
+    local.advance(121)
+    with refused("NOT_FOUND", "The task no longer exists"):
+        local.service.get_task(task)
+    assert "older than its queue retains tasks" in caplog.text
+    kept = local.service.store.read(
+        lambda connection: connection.execute("SELECT task, reason FROM kept").fetchall()
+    )
+    assert kept == [("old", "expired")]
+
+
+def test_schedule_times_are_kept_to_the_microsecond(local):
+    moment = local.now + timedelta(days=3, microseconds=7)
+    created = local.service.create_task(
+        NAME, Task(name="", request=AppEngineRequest(), schedule_time=moment)
+    )
+    assert local.service.get_task(created.name).schedule_time == moment
