@@ -156,9 +156,11 @@ class StubBackend:
         *,
         timeout_seconds: float | None = None,  # noqa: ARG002 - nothing here takes time
     ) -> None:
-        """Delete every task of the queue; names that were reserved before stay so."""
+        """Delete every task of the queue, and reserve their names."""
         with self._lock:
-            self._queues.existing(queue).tasks.clear()
+            target = self._queues.existing(queue)
+            target.tombstones.update(target.tasks)
+            target.tasks.clear()
 
     def queue_stats(
         self,
