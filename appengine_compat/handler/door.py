@@ -15,7 +15,7 @@ counts by itself, except where the platform is known to remove it from everyone 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
@@ -86,6 +86,7 @@ _LOCAL_TASK = Verdict(True, Trust.LOCAL, "the local service")
 _TEST_TASK = Verdict(True, Trust.TEST, "the test stub")
 
 _tests_trusted = False
+_test_conditions: list[Callable[[], bool]] = []
 
 
 def trust_tests(enabled: bool) -> None:
@@ -96,6 +97,15 @@ def trust_tests(enabled: bool) -> None:
     """
     global _tests_trusted
     _tests_trusted = enabled
+
+
+def trust_tests_while(condition: Callable[[], bool]) -> None:
+    """Believe requests by App Engine's old rule whenever a condition holds.
+
+    For stubs whose beginning and end another library decides: the testbed of Google's SDK.
+    """
+    if condition not in _test_conditions:
+        _test_conditions.append(condition)
 
 
 def tests_are_trusted() -> bool:
@@ -166,6 +176,8 @@ def _judged(environ: Environ) -> Verdict:
     if token is not None:
         return _by_local_token(token, environ)
 
+    if _tests_trusted and _is_test_task(environ):
+        return _TEST_TASK
     refused = Refused(refusals.NO_CREDENTIALS)
     has_task_header = "HTTP_X_APPENGINE_TASKNAME" in environ or (
         "HTTP_X_APPENGINE_QUEUENAME" in environ
@@ -175,7 +187,7 @@ def _judged(environ: Environ) -> Verdict:
             return _by_app_engine(environ)
         except Refused as refusal:
             refused = refusal
-    if _tests_trusted:
+    if _tests_trusted or any(condition() for condition in _test_conditions):
         try:
             return _by_test_rule(environ)
         except Refused as refusal:
@@ -221,13 +233,11 @@ def _by_app_engine(environ: Environ) -> Verdict:
     return Verdict(True, Trust.APP_ENGINE, f"App Engine's queue {queue}")
 
 
-def _by_test_rule(environ: Environ) -> Verdict:
-    if "HTTP_X_APPENGINE_TASKNAME" not in environ:
-        raise Refused(refusals.NOT_A_TASK)
-    is_development = str(environ.get("SERVER_SOFTWARE", "")).startswith("Devel")
-    if not is_development and environ.get("REMOTE_ADDR") != TASK_ADDRESS:
-        raise Refused(refusals.NOT_FROM_QUEUE)
-    return _TEST_TASK
+def _is_test_task(environ: Environ) -> bool:
+    return "HTTP_X_APPENGINE_TASKNAME" in environ and (
+        environ.get("REMOTE_ADDR") == TASK_ADDRESS
+        or str(environ.get("SERVER_SOFTWARE", "")).startswith("Devel")
+    )
 
 
 def _by_oidc(token: str, environ: Environ) -> Verdict:
