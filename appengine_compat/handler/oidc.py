@@ -124,24 +124,27 @@ def _allowed_audiences(environ: Any) -> tuple[str, ...]:
     audience = settings.AUDIENCE.get()
     if audience:
         return (audience,)
-    path = _path_with_query(environ)
     # Clients choose the Host header. Where our own addresses are known, a token that the same
     # account sent elsewhere must not be let in by naming that other address as the host.
-    bases = [
+    bases = tuple(
         address
         for address in settings.TARGETS.get().values()
         if address.startswith(("http://", "https://"))
-    ]
-    if bases:
-        return tuple(bases) + tuple(base + path for base in bases)
-    return (_origin(environ) + path,)
+    )
+    origins = bases or (_origin(environ),)
+    return bases + tuple(origin + path for origin in origins for path in _own_paths(environ))
 
 
-def _path_with_query(environ: Any) -> str:
+def _own_paths(environ: Any) -> list[str]:
     path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
-    quoted = quote(path.encode("latin-1", "replace"), safe=_PATH_SAFE)
     query = environ.get("QUERY_STRING", "")
-    return f"{quoted}?{query}" if query else quoted
+    quoted = quote(path.encode("latin-1", "replace"), safe=_PATH_SAFE)
+    paths = [f"{quoted}?{query}" if query else quoted]
+    # A url may be quoted in more ways than one; servers that keep it as it came say it here.
+    as_it_came = environ.get("REQUEST_URI") or environ.get("RAW_URI") or ""
+    if as_it_came.startswith("/"):
+        paths.append(as_it_came)
+    return paths
 
 
 def _origin(environ: Any) -> str:

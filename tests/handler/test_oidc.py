@@ -169,6 +169,13 @@ class TestAudience:
         path = "/a b/é;x=1".encode().decode("latin-1")
         assert asked(issuer.token(aud=url), PATH_INFO=path, QUERY_STRING="").trusted
 
+    @pytest.mark.parametrize("variable", ["REQUEST_URI", "RAW_URI"])
+    def test_or_as_the_server_has_it(self, issuer: Issuer, variable: str) -> None:
+        token = issuer.token(aud="https://app.example.com/a%2fb?c=%7e")
+        values = {"PATH_INFO": "/a/b", "QUERY_STRING": "c=%7e"}
+        assert not asked(token, **values).trusted
+        assert asked(token, **values, **{variable: "/a%2fb?c=%7e"}).trusted
+
     def test_forwarded_headers_count_behind_a_trusted_proxy_only(
         self, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
