@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 
 import appengine_compat
+from appengine_compat.backends import choice
 
 _HERE = str(Path(appengine_compat.__file__).parent)
 _SHOWN = "_appengine_compat_shown"
@@ -27,6 +28,8 @@ def begin() -> None:
     handler.addFilter(_is_news)
     logging.root.addHandler(handler)
     logging.root.setLevel(logging.INFO)
+    # Where tasks go has been printed by then.
+    logging.getLogger(choice.__name__).setLevel(logging.WARNING)
 
 
 class _Formatter(logging.Formatter):

@@ -126,6 +126,29 @@ def test_a_task_stays_on_the_service_that_enqueued_it(tmp_path: Path, start_dev:
     server.wait_for(r"  default  worker  GET /run  attempt 1  200")
 
 
+CALLER = """
+    from google.appengine.api import taskqueue
+
+    def app(environ, start_response):
+        taskqueue.add(url="/run", method="GET", target="worker")
+        start_response("200 OK", [])
+        return [b"added"]
+"""
+
+
+def test_a_task_waits_for_the_process_that_has_its_service(
+    tmp_path: Path, start_dev: Start
+) -> None:
+    write(tmp_path, caller=CALLER, who=WHO)
+    caller = start_dev(tmp_path, "caller:app").ready()
+    caller.get("/")
+
+    worker = start_dev(tmp_path, "worker=who:app").ready()
+
+    worker.wait_for("^ran on worker")
+    assert "GET /run" not in caller.output
+
+
 @pytest.mark.parametrize("source", [WHO, RAW])
 def test_no_app_sees_task_headers_that_anyone_has_sent(
     tmp_path: Path, start_dev: Start, source: str

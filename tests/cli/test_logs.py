@@ -1,0 +1,76 @@
+"""Logs of dev: an app's own frames, once."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Iterable, Iterator
+from contextvars import copy_context
+from typing import Any
+
+import pytest
+
+from appengine_compat.cli import apps, logs
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
+    """What begin() writes to stderr, on a root logger without handlers."""
+    stderr = io.StringIO()
+    monkeypatch.setattr("sys.stderr", stderr)
+    before, level = logging.root.handlers[:], logging.root.level
+    logging.root.handlers[:] = []
+    logs.begin()
+    yield stderr
+    logging.root.handlers[:] = before
+    logging.root.setLevel(level)
+
+
+def failing_app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    raise ValueError("broken")
+
+
+def raised() -> Exception:
+    """What an app raises through a frame of this package."""
+    try:
+        copy_context().run(apps.as_service(failing_app, "default"), {}, lambda *_: lambda _: None)
+    except ValueError as error:
+        return error
+    raise AssertionError("it did not fail")
+
+
+def test_frames_of_this_package_are_left_out(written: io.StringIO) -> None:
+    logging.getLogger("app").error("it failed", exc_info=raised())
+
+    told = written.getvalue()
+    assert told.startswith("ERROR app: it failed\nTraceback")
+    assert told.endswith("ValueError: broken\n")
+    assert "in failing_app" in told
+    assert "apps.py" not in told
+
+
+def test_what_was_told_where_it_was_served_is_not_told_again(written: io.StringIO) -> None:
+    error = raised()
+
+    logging.getLogger("root").error("served", exc_info=error)
+    logging.getLogger("appengine_compat.local.wsgi_transport").error("sent", exc_info=error)
+    logging.getLogger("app").error("the app's own word", exc_info=error)
+
+    assert "served" in written.getvalue()
+    assert "sent" not in written.getvalue()
+    assert "the app's own word" in written.getvalue()
+
+
+def test_what_only_the_transport_tells_is_told(written: io.StringIO) -> None:
+    logging.getLogger("appengine_compat.local.wsgi_transport").error("sent", exc_info=raised())
+
+    assert "sent" in written.getvalue()
+
+
+def test_an_app_that_has_set_logging_up_keeps_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = logging.NullHandler()
+    monkeypatch.setattr(logging.root, "handlers", [own])
+
+    logs.begin()
+
+    assert logging.root.handlers == [own]
