@@ -176,8 +176,6 @@ def _judged(environ: Environ) -> Verdict:
     if token is not None:
         return _by_local_token(token, environ)
 
-    if _tests_trusted and _is_test_task(environ):
-        return _TEST_TASK
     refused = Refused(refusals.NO_CREDENTIALS)
     has_task_header = "HTTP_X_APPENGINE_TASKNAME" in environ or (
         "HTTP_X_APPENGINE_QUEUENAME" in environ
@@ -233,11 +231,13 @@ def _by_app_engine(environ: Environ) -> Verdict:
     return Verdict(True, Trust.APP_ENGINE, f"App Engine's queue {queue}")
 
 
-def _is_test_task(environ: Environ) -> bool:
-    return "HTTP_X_APPENGINE_TASKNAME" in environ and (
-        environ.get("REMOTE_ADDR") == TASK_ADDRESS
-        or str(environ.get("SERVER_SOFTWARE", "")).startswith("Devel")
-    )
+def _by_test_rule(environ: Environ) -> Verdict:
+    if "HTTP_X_APPENGINE_TASKNAME" not in environ:
+        raise Refused(refusals.NOT_A_TASK)
+    is_development = str(environ.get("SERVER_SOFTWARE", "")).startswith("Devel")
+    if not is_development and environ.get("REMOTE_ADDR") != TASK_ADDRESS:
+        raise Refused(refusals.NOT_FROM_QUEUE)
+    return _TEST_TASK
 
 
 def _by_oidc(token: str, environ: Environ) -> Verdict:
