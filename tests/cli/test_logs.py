@@ -18,12 +18,15 @@ def written(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
     """What begin() writes to stderr, on a root logger without handlers."""
     stderr = io.StringIO()
     monkeypatch.setattr("sys.stderr", stderr)
-    before, level = logging.root.handlers[:], logging.root.level
+    handlers = logging.root.handlers[:]
+    touched = [logging.root, logging.getLogger("appengine_compat.backends.choice")]
+    levels = [logger.level for logger in touched]
     logging.root.handlers[:] = []
     logs.begin()
     yield stderr
-    logging.root.handlers[:] = before
-    logging.root.setLevel(level)
+    logging.root.handlers[:] = handlers
+    for logger, level in zip(touched, levels, strict=True):
+        logger.setLevel(level)
 
 
 def failing_app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
