@@ -10,7 +10,7 @@ import io
 from typing import Any
 
 
-class BodyError(Exception):
+class BodyError(ValueError):
     """The body cannot be read whole, so the task must be sent again.
 
     Attributes:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
     from google.appengine.api import taskqueue
 
+    from appengine_compat.handler.door import Verdict
+
     _Answer = tuple[str, http.HTTPStatus, list[tuple[str, str]]]
     _Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
@@ -283,11 +285,13 @@ class Handler:
             return refused
         if logging.root.isEnabledFor(_DEFAULT_LOG_LEVEL):
             _log_task_headers(environ)
-        from appengine_compat.handler import request_body
-
         try:
-            payload = request_body.read(environ)
-        except request_body.BodyError as error:
+            payload = (_read_body or _loaded("_read_body"))(environ)
+        except ValueError as error:
+            from appengine_compat.handler.request_body import BodyError
+
+            if not isinstance(error, BodyError):
+                raise
             logging.error("%s", error)
             return (str(error), http.HTTPStatus(error.status), [_TASKQUEUE_RESPONSE_HEADERS])
         environ["appengine_compat.payload"] = payload
@@ -355,12 +359,22 @@ class Handler:
 
 application = Handler()
 
+# The handler's machinery, loaded by the first request: who only enqueues does not need it.
+_verdict: Callable[[WSGIEnvironment], Verdict] | None = None
+_read_body: Callable[[WSGIEnvironment], bytes] | None = None
+
+
+def _loaded(name: str) -> Any:
+    global _verdict, _read_body
+    from appengine_compat.handler import door, request_body
+
+    _verdict, _read_body = door.verdict, request_body.read
+    return globals()[name]
+
 
 def _refusal(environ: WSGIEnvironment) -> _Answer | None:
     # Before anything of the body is read: whoever is not believed must not reach pickle.
-    from appengine_compat.handler import door
-
-    verdict = door.verdict(environ)
+    verdict = (_verdict or _loaded("_verdict"))(environ)
     if verdict.trusted:
         return None
     text = verdict.text
