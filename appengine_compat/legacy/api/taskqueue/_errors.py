@@ -153,6 +153,7 @@ class _NameTombstonedError(TombstonedTaskError, TaskAlreadyExistsError):
 # Code in the wild catches one of the pair and means both: Cloud Tasks answers both alike.
 _NameExistsError.__name__ = _NameExistsError.__qualname__ = "TaskAlreadyExistsError"
 _NameTombstonedError.__name__ = _NameTombstonedError.__qualname__ = "TombstonedTaskError"
+_NameExistsError.__module__ = _NameTombstonedError.__module__ = f"{__package__}.taskqueue"
 
 
 def error_for_name(is_tombstoned: bool, args: tuple[object, ...]) -> Error:

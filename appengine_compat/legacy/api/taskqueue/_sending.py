@@ -7,7 +7,9 @@ somebody waits for it.
 
 from __future__ import annotations
 
+import re
 import sys
+import urllib.parse
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
@@ -28,6 +30,7 @@ _TRANSPORT = frozenset({Reason.TRANSIENT, Reason.INTERNAL, Reason.PERMISSION_DEN
 """Refusals of the call; all others are verdicts on its tasks."""
 
 _ABSENT = frozenset({Reason.UNKNOWN_TASK, Reason.TOMBSTONED_TASK})
+_NOT_PLAIN = re.compile(r"[^\x21-\x7e]+")
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
@@ -136,6 +139,9 @@ def adding(queue_name: str, tasks: list[Task], multiple: bool, backend: Backend)
 
 def adding_requests(queue_name: str, requests: list[TaskRequest], backend: Backend) -> Operation:
     """Return the operation that creates tasks in a queue, and whose result is their outcomes."""
+    is_stub = backend.kind == "stub"
+    if not is_stub:  # a test looks at the URL as it was given
+        requests = [_with_plain_url(request) for request in requests]
 
     def run(timeout_seconds: float | None) -> list[Outcome]:
         if not requests:
@@ -164,7 +170,14 @@ def adding_requests(queue_name: str, requests: list[TaskRequest], backend: Backe
             raise error_for(error, action) from error
         return outcomes
 
-    return Operation("BulkAdd", run, finish, backend.kind == "stub")
+    return Operation("BulkAdd", run, finish, is_stub)
+
+
+def _with_plain_url(request: TaskRequest) -> TaskRequest:
+    # App Engine took spaces and any letter in a URL, Cloud Tasks takes what HTTP does.
+    url = request.relative_url
+    plain = _NOT_PLAIN.sub(lambda found: urllib.parse.quote(found[0]), url)
+    return request if plain == url else replace(request, relative_url=plain)
 
 
 def described(requests: Sequence[TaskRequest]) -> str:

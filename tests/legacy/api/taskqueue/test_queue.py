@@ -89,6 +89,17 @@ def test_a_form_and_a_query_reach_the_backend(backend: Recorder) -> None:
     assert query.relative_url == "/_ah/queue/q?a=%C3%A9"
 
 
+def test_a_url_goes_in_the_letters_of_http(backend: Recorder) -> None:
+    taskqueue.add(url="/é x?a=%20&b=ü|", method="GET")
+    assert backend.only.relative_url == "/%C3%A9%20x?a=%20&b=%C3%BC|"
+
+
+def test_the_test_stub_is_told_the_url_as_it_was_given(backend: Recorder) -> None:
+    backend.kind = "stub"
+    taskqueue.add(url="/é x")
+    assert backend.only.relative_url == "/é x"
+
+
 def test_a_countdown_that_is_not_a_number_is_at_once(backend: Recorder) -> None:
     taskqueue.add(countdown=float("nan"))
     schedule_time = backend.only.schedule_time

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +46,30 @@ def test_an_add_that_nobody_waits_for_is_sent(backend: Recorder) -> None:
     rpc = taskqueue.Task(url="/x").add_async()
     rpc.future.result(10)
     assert backend.only.relative_url == "/x"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_sends_from_threads_of_its_own() -> None:
+    # In a process of its own: forking the one that runs the tests is nobody's wish.
+    program = """
+import os
+from appengine_compat.backends import base, choice
+class Backend:
+    kind = "recorder"
+    def create_tasks(self, queue, requests, *, timeout_seconds=None):
+        return [base.Outcome("made") for _ in requests]
+choice.activate(Backend())
+from google.appengine.api import taskqueue
+assert taskqueue.Task().add_async().get_result().name == "made"
+child = os.fork()
+if child == 0:
+    os._exit(0 if taskqueue.Task().add_async().get_result().name == "made" else 1)
+raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program], timeout=30
+    )
+    assert done.returncode == 0
 
 
 def test_with_the_test_stub_nothing_happens_before_somebody_waits(backend: Recorder) -> None:
