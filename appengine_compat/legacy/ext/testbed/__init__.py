@@ -175,9 +175,10 @@ class Testbed:
             )
         if overwrite:
             os.environ.update(values)
+        if "GAE_APPLICATION" not in os.environ:
+            values.setdefault("APPLICATION_ID", DEFAULT_APP_ID)
         for name, value in {**DEFAULT_ENVIRONMENT, **values}.items():
             os.environ.setdefault(name, value)
-        os.environ.setdefault("APPLICATION_ID", os.environ["GAE_APPLICATION"])
 
     def setup_wsgi_env(self, **kwargs: Any) -> None:
         """Set variables of a request's WSGI environ, those of them that are text.
