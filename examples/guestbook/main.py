@@ -15,11 +15,6 @@ def index():
     return render_template("page.html", entries=journal.entries(), rows=journal.recent())
 
 
-@app.route("/journal")
-def journal_rows():
-    return render_template("rows.html", rows=journal.recent())
-
-
 @app.route("/sign", methods=["POST"])
 def sign():
     name = request.form.get("name", "").strip()[:40] or "Somebody"

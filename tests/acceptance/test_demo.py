@@ -51,7 +51,7 @@ def test_an_unreliable_task_fails_twice_and_then_succeeds(demo: Any) -> None:
     demo.wait_for(rf"{call}  attempt 2  500  \d+ ms  next try in \d+\.\d s$")
     demo.wait_for(rf"{call}  attempt 3  200  \d+ ms$")
     demo.wait_for("RuntimeError: news.example did not answer", count=2)
-    assert "failed, to be tried again" in demo.get("/journal")
+    assert "failed, to be tried again" in demo.get("/")
 
 
 def test_a_hopeless_task_fails_once_and_for_good(demo: Any) -> None:
@@ -63,7 +63,7 @@ def test_a_hopeless_task_fails_once_and_for_good(demo: Any) -> None:
     demo.post("/flaky")
     demo.wait_for(r"work\.import_feed.*attempt 3  200", count=1 + _count(demo, "attempt 3  200"))
     assert "attempt 2" not in "\n".join(line for line in demo.lines if "work.charge" in line)
-    assert "failed for good" in demo.get("/journal")
+    assert "failed for good" in demo.get("/")
 
 
 def test_a_countdown_runs_later(demo: Any) -> None:
@@ -134,4 +134,4 @@ def _count(demo: Any, text: str) -> int:
 
 
 def _rows(demo: Any) -> str:
-    return re.sub(r"\s+", " ", demo.get("/journal"))
+    return re.sub(r"\s+", " ", demo.get("/"))

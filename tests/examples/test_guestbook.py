@@ -46,7 +46,7 @@ def test_each_button_adds_its_task(
     assert (answer.status_code, answer.headers["Location"]) == (303, "/")
     (task,) = taskqueue_stub.get_filtered_tasks(queue_names=queue)
     assert (task.method, task.url) == (method, url)
-    assert "deferred, due" in page.get("/journal").text
+    assert "deferred, due" in page.get("/").text
 
 
 def test_signing_adds_one_task_here_and_one_for_the_wall(page: Any, taskqueue_stub: Any) -> None:
