@@ -20,7 +20,7 @@ help:
 	@echo 'make check    lint, types and all tests: what must pass before a commit'
 	@echo 'make format   put the code into shape'
 	@echo 'make bench    run every benchmark and print one table'
-	@echo 'make docs     write docs/configuration.md anew from the settings table'
+	@echo 'make docs     write docs/configuration.md and docs/parity.md anew from their tables'
 	@echo 'make sdk      make the environment with Google'"'"'s SDK that parity tests ask'
 	@echo 'make clean    remove what was built, environments included'
 
@@ -91,6 +91,7 @@ bench: .venv/.test-ready sdk
 
 docs: .venv/.test-ready
 	@$(BIN)/python docs/generate.py
+	@$(BIN)/python -m tests.parity.page
 
 clean:
 	rm -rf .venv .venv-sdk .venv-3.* .types build dist *.egg-info \

@@ -46,6 +46,22 @@ DEVIATIONS: tuple[Deviation, ...] = (
     ),
     Deviation(
         "taskqueue",
+        "[task.name for task in Queue().add([Task(), Task(), Task()])]",
+        "None",
+        "task1",
+        "Every task of a batch is told its name, not the last one only.",
+        STUB,
+    ),
+    Deviation(
+        "taskqueue",
+        'Queue().add(Task(name="a\\n"))',
+        '"value"',
+        "InvalidTaskNameError",
+        "A newline passes the pattern of the constructor, and is told when the task is added.",
+        STUB,
+    ),
+    Deviation(
+        "taskqueue",
         "Queue().add_async([]).get_result()",
         '"raised": "AssertionError"',
         '"list": []',
@@ -208,5 +224,42 @@ DEVIATIONS: tuple[Deviation, ...] = (
         '"411"',
         "A body of unknown length is read where it has an end, else sent again: never dropped.",
         STUB,
+    ),
+)
+
+# What cannot be asked of the SDK's test stub.
+NOTES: tuple[tuple[str, str], ...] = (
+    (
+        "taskqueue",
+        "Failures of the transport, and settings that are missing or wrong, are `taskqueue.Error` "
+        "(the latter `appengine_compat.errors.ConfigError` too). App Engine raised "
+        "`apiproxy_errors` for the former.",
+    ),
+    (
+        "taskqueue",
+        "A task without a target goes to the service that enqueues it, inside a request or not. "
+        "App Engine warned where `HTTP_HOST` was not set.",
+    ),
+    (
+        "taskqueue",
+        "A `Host` header that names no service of the application (a custom domain) chooses no "
+        "service. `VERSION-dot-SERVICE-dot-…` does.",
+    ),
+    (
+        "taskqueue",
+        "Spaces and letters beyond ASCII in a task's URL are percent-encoded on the way to Cloud "
+        "Tasks and to the local service, which take no others; handlers see what was meant.",
+    ),
+    (
+        "taskqueue",
+        "Tasks of a transaction are enqueued right after its commit, where App Engine made both "
+        "one: a process that dies between the two loses them. A failure then is logged, and "
+        "raised from the transaction, whose data is written. Their names are chosen when they are "
+        "added; that the queue exists is checked then.",
+    ),
+    (
+        "taskqueue",
+        "Hooks of `apiproxy_stub_map` are not called for the task queue: there is no protocol "
+        "buffer to show them.",
     ),
 )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.parity import page
 from tests.parity.deviations import DEVIATIONS, Deviation
 
 if TYPE_CHECKING:
@@ -25,3 +26,8 @@ def test_a_listed_deviation_is_real(deviation: Deviation, sdk: Side, ours: Side)
 def test_every_deviation_has_its_reason() -> None:
     assert all(deviation.reason.endswith(".") for deviation in DEVIATIONS)
     assert len({deviation.call for deviation in DEVIATIONS}) == len(DEVIATIONS)
+
+
+def test_the_page_says_what_the_table_says() -> None:
+    written = page.PAGE.read_text("utf-8")
+    assert written == page.page(), "docs/parity.md is stale: run `make docs`"
