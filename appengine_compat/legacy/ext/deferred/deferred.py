@@ -39,6 +39,28 @@ _DEFAULT_QUEUE = "default"
 _PYTHON3_STARTS = (b"\x80\x05", b"\x80\x04", b"\x80\x03")
 
 
+# The machinery, by name: loaded when first used, since who only enqueues needs no handler, and
+# a start should not wait for either.
+_MACHINERY = {
+    "_dumps": ("appengine_compat.payload.pickles", "dumps"),
+    "_misfit": ("appengine_compat.payload.signatures", "misfit"),
+    "_verdict": ("appengine_compat.handler.door", "verdict"),
+    "_read_body": ("appengine_compat.handler.request_body", "read"),
+}
+_dumps: Callable[[_Call], bytes] | None = None
+_misfit: Callable[..., str | None] | None = None
+_verdict: Callable[[WSGIEnvironment], Verdict] | None = None
+_read_body: Callable[[WSGIEnvironment], bytes] | None = None
+
+
+def _loaded(name: str) -> Any:
+    from importlib import import_module
+
+    module, function = _MACHINERY[name]
+    globals()[name] = found = getattr(import_module(module), function)
+    return found
+
+
 class Error(Exception):
     """Base of this module's exceptions."""
 
@@ -178,9 +200,7 @@ def serialize(obj: Any, /, *args: Any, **kwargs: Any) -> bytes:
             pickled; the text names it. It is a ``PicklingError``, an ``AttributeError`` and a
             ``TypeError``, which are what pickle raises here on one version or another.
     """
-    from appengine_compat.payload import pickles
-
-    return pickles.dumps(_curry_callable(obj, *args, **kwargs))
+    return (_dumps or _loaded("_dumps"))(_curry_callable(obj, *args, **kwargs))
 
 
 def defer(obj: Any, *args: Any, **kwargs: Any) -> taskqueue.Task:
@@ -224,7 +244,7 @@ def defer(obj: Any, *args: Any, **kwargs: Any) -> taskqueue.Task:
         adding["_client"] = kwargs.pop("_client")
     queue = kwargs.pop("_queue", _DEFAULT_QUEUE)
 
-    problem = _misfit(obj, args, kwargs)
+    problem = (_misfit or _loaded("_misfit"))(obj, args, kwargs)
     if problem:
         _warn(problem)
     payload = serialize(obj, *args, **kwargs)
@@ -245,12 +265,6 @@ def _taskqueue() -> Any:
 
         globals()["taskqueue"] = taskqueue
     return globals()["taskqueue"]
-
-
-def _misfit(obj: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
-    from appengine_compat.payload import signatures
-
-    return signatures.misfit(obj, args, kwargs)
 
 
 def _warn(problem: str) -> None:
@@ -358,18 +372,6 @@ class Handler:
 
 
 application = Handler()
-
-# The handler's machinery, loaded by the first request: who only enqueues does not need it.
-_verdict: Callable[[WSGIEnvironment], Verdict] | None = None
-_read_body: Callable[[WSGIEnvironment], bytes] | None = None
-
-
-def _loaded(name: str) -> Any:
-    global _verdict, _read_body
-    from appengine_compat.handler import door, request_body
-
-    _verdict, _read_body = door.verdict, request_body.read
-    return globals()[name]
 
 
 def _refusal(environ: WSGIEnvironment) -> _Answer | None:
