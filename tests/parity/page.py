@@ -43,7 +43,7 @@ def _area(area: str) -> str:
 
 def _row(deviation: Deviation) -> str:
     return (
-        f"\n```python\n{deviation.call.strip()}\n```\n\n"
+        f"\n```text\n{deviation.call.strip()}\n```\n\n"
         f"App Engine: `{deviation.app_engine}`; here: `{deviation.ours}`. {deviation.reason}\n"
     )
 
