@@ -173,17 +173,26 @@ class EmbeddedBackend:
 
     # --- dispatching -----------------------------------------------------------------------------
 
-    def register_app(self, app: WSGIApplication, service: str, *, host: str = "localhost") -> None:
+    def register_app(
+        self,
+        app: WSGIApplication,
+        service: str,
+        *,
+        host: str = "localhost",
+        is_set_up: bool = False,
+    ) -> None:
         """Dispatch a service's tasks into an app, from now on.
 
         Args:
             app: the WSGI application, as the server would call it.
             service: whose tasks it takes; a later app of the same service replaces it.
             host: ``host`` or ``host:port`` that it shall see as its own.
+            is_set_up: whether the app is known to be complete, so that the first dispatch need
+                not wait for the caller to be done (see ``embedded_gate``).
         """
         with self._lock:
             self._apps[service] = (app, host)
-            self._gate = Gate()
+            self._gate = None if is_set_up else Gate()
             if self._transport is not None and self._process == os.getpid():
                 self._transport.register(app, service, host)
                 if self._service is not None:

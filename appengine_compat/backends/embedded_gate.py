@@ -13,8 +13,12 @@ import threading
 import time
 from types import FrameType
 
-SETTLED_SECONDS = 0.3
-"""So long a frame must stay where it is to count as a main loop."""
+SETTLED_SECONDS = 0.5
+"""So long a thread must stay where it is, and hardly work, to count as being in a main loop."""
+
+_WORKING_SHARE = 0.1
+_MOST_WINDOWS = 20
+"""A server of one thread under load works all the time, too: after so long it is one."""
 
 
 class Gate:
@@ -26,6 +30,7 @@ class Gate:
         self._frames: list[FrameType] = _stack(sys._getframe(1))
         self._places: tuple[int, ...] = ()
         self._still_since = time.monotonic()
+        self._worked_before = 0.0
 
     def is_open(self) -> bool:
         """Tell whether dispatching may begin; to be asked again while it says no."""
@@ -33,20 +38,26 @@ class Gate:
             return False
         if not self._frames:
             return True
-        now_on_stack = _stack(sys._current_frames().get(self._thread))
-        left = [frame for frame in self._frames if any(frame is each for each in now_on_stack)]
-        if any(_is_importing(frame) for frame in left):
-            self._places = ()
-            return False
-        places = tuple(frame.f_lasti for frame in left)
-        now = time.monotonic()
-        if places != self._places:
-            self._places, self._still_since = places, now
-        self._frames = left
-        if left and now - self._still_since < self._settled_seconds:
+        on_stack = _stack(sys._current_frames().get(self._thread))
+        left = [frame for frame in self._frames if any(frame is each for each in on_stack)]
+        if left and not self._is_settled(left, on_stack):
+            self._frames = left
             return False
         self._frames = []  # frames hold all their variables
         return True
+
+    def _is_settled(self, left: list[FrameType], on_stack: list[FrameType]) -> bool:
+        places = () if any(map(_is_importing, on_stack)) else tuple(each.f_lasti for each in left)
+        now, worked = time.monotonic(), _processor_seconds(self._thread)
+        still = now - self._still_since
+        if places and places == self._places:
+            if still < self._settled_seconds:
+                return False
+            # A loop that computes is always seen at the same place: where threads take turns.
+            is_working = worked - self._worked_before > _WORKING_SHARE * still
+            return not is_working or still > _MOST_WINDOWS * self._settled_seconds
+        self._places, self._still_since, self._worked_before = places, now, worked
+        return False
 
 
 def _stack(frame: FrameType | None) -> list[FrameType]:
@@ -64,6 +75,15 @@ def _is_importing(frame: FrameType) -> bool:
     spec = frame.f_globals.get("__spec__")
     # The program's own module is never done importing: it ends when the program does.
     return spec is not None and bool(getattr(spec, "_initializing", False))
+
+
+def _processor_seconds(thread: int) -> float:
+    if sys.platform == "linux":
+        try:
+            return time.clock_gettime(time.pthread_getcpuclockid(thread))
+        except OSError:  # the thread has ended
+            pass
+    return 0.0
 
 
 def _is_reloader() -> bool:
