@@ -132,7 +132,7 @@ def _allowed_audiences(environ: Any) -> tuple[str, ...]:
         if address.startswith(("http://", "https://"))
     )
     origins = bases or (_origin(environ),)
-    return bases + tuple(origin + path for origin in origins for path in _own_paths(environ))
+    return origins + tuple(origin + path for origin in origins for path in _own_paths(environ))
 
 
 def _own_paths(environ: Any) -> list[str]:

@@ -159,9 +159,14 @@ class TestAudience:
         for variable in ("K_SERVICE", "GAE_ENV"):
             monkeypatch.delenv(variable, raising=False)
 
-    def test_by_default_it_is_the_requests_own_url(self, issuer: Issuer) -> None:
+    def test_by_default_it_is_the_requests_own_url_or_its_host(self, issuer: Issuer) -> None:
         assert asked(issuer.token(aud=self.URL)).trusted
-        for other in (AUDIENCE, self.URL + "c", self.URL.replace("https", "http")):
+        assert asked(issuer.token(aud="https://app.example.com")).trusted
+        for other in (
+            "https://app.example.com/",
+            self.URL + "c",
+            self.URL.replace("https", "http"),
+        ):
             assert asked(issuer.token(aud=other)).code == "AEC-OIDC-AUDIENCE"
 
     def test_the_path_is_quoted_as_the_task_has_it(self, issuer: Issuer) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import _thread
 import io
 import logging
 import os
 import pickle
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -374,12 +376,10 @@ class TestThreads:
         assert in_thread(facts) == (None, "")
 
     def test_the_module_of_threads_is_left_as_it_was(self) -> None:
-        module, start = threading, threading._start_new_thread  # type: ignore[attr-defined]
+        start = _thread.start_new_thread
         wrap_wsgi_app(Seen())
-        import sys
-
-        assert sys.modules["threading"] is module
-        assert threading._start_new_thread is start  # type: ignore[attr-defined]
+        assert sys.modules["threading"] is threading
+        assert _thread.start_new_thread is start
 
 
 class TestNamespace:
