@@ -50,12 +50,18 @@ _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=UTC)
 class DefaultAppVersion:
     """Stands for the default version of the default service."""
 
+    def __reduce__(self) -> str:
+        return "DEFAULT_APP_VERSION"
+
     def __repr__(self) -> str:
         return "<DefaultApplicationVersion>"
 
 
 class UnknownAppVersion:
     """Stands for a version that cannot be told from what is known here."""
+
+    def __reduce__(self) -> str:
+        return "UNKNOWN_APP_VERSION"
 
     def __repr__(self) -> str:
         return "<UnknownApplicationVersion>"

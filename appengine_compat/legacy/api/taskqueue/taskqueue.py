@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from google.appengine.api.taskqueue import _construction, _errors, _limits, _rpc, _sending
+from google.appengine.api.taskqueue import _construction, _errors, _limits, _pull, _rpc, _sending
 from google.appengine.api.taskqueue import _transactions as transactions
 from google.appengine.api.taskqueue._construction import DEFAULT_APP_VERSION
 from google.appengine.api.taskqueue._errors import (
@@ -130,12 +130,6 @@ _RelativeUrlError = _errors._RelativeUrlError
 _flatten_params = _construction.flatten_params
 _parse_relative_url = _construction.parse_relative_url
 
-_NO_PULL_QUEUES = (
-    "There are no pull queues on Cloud Tasks: {} needs one. Publish to a Pub/Sub topic and pull "
-    "from a subscription instead, or add a push task. "
-    "(https://cloud.google.com/tasks/docs/alternatives)"
-)
-
 
 class Queue:
     """A queue, by its name. That it exists is found out when it is used."""
@@ -243,7 +237,7 @@ class Queue:
             if transactional:
                 transactions.check(one)
         if any(pull):
-            raise InvalidQueueModeError(_NO_PULL_QUEUES.format("a task with method PULL"))
+            raise _pull.refusal("a task with method PULL")
         backend = _sending.backend_for(client)
         if transactional:
             return transactions.adding(self.__name, tasks, multiple, backend)
@@ -335,9 +329,8 @@ class Queue:
         rpc: Any = None,  # noqa: ARG002
     ) -> Any:
         """Refuse, as ``lease_tasks`` does."""
-        _check_lease_seconds(lease_seconds)
-        _check_max_tasks(max_tasks)
-        raise InvalidQueueModeError(_NO_PULL_QUEUES.format("lease_tasks"))
+        _pull.check_lease(lease_seconds, max_tasks)
+        raise _pull.refusal("lease_tasks")
 
     def lease_tasks_by_tag(
         self, lease_seconds: float, max_tasks: int, tag: Any = None, deadline: float = 10
@@ -354,16 +347,13 @@ class Queue:
         rpc: Any = None,  # noqa: ARG002
     ) -> Any:
         """Refuse, as ``lease_tasks`` does."""
-        _check_lease_seconds(lease_seconds)
-        _check_max_tasks(max_tasks)
-        raise InvalidQueueModeError(_NO_PULL_QUEUES.format("lease_tasks_by_tag"))
+        _pull.check_lease(lease_seconds, max_tasks)
+        raise _pull.refusal("lease_tasks_by_tag")
 
     def modify_task_lease(self, task: Task, lease_seconds: float) -> None:
         """Refuse, as ``lease_tasks`` does."""
-        _check_lease_seconds(lease_seconds)
-        raise InvalidQueueModeError(
-            _NO_PULL_QUEUES.format(f"modify_task_lease of task {task.name!r}")
-        )
+        _pull.check_lease(lease_seconds)
+        raise _pull.refusal(f"modify_task_lease of task {task.name!r}")
 
     def __start(self, operation: _sending.Operation, rpc: Any) -> Any:
         return _rpc.start(create_rpc() if rpc is None else rpc, operation)
@@ -427,26 +417,6 @@ def _check_unique(name: str | None, names: set[str]) -> None:
             f"The task name {name!r} is used more than once in the request"
         )
     names.add(name)
-
-
-def _check_lease_seconds(lease_seconds: object) -> None:
-    if not isinstance(lease_seconds, (int, float)):
-        raise TypeError("lease_seconds must be a float or an integer")
-    if lease_seconds < 0:
-        raise InvalidLeaseTimeError("lease_seconds must not be negative")
-    if lease_seconds > MAX_LEASE_SECONDS:
-        raise InvalidLeaseTimeError(
-            f"Lease time must not be greater than {MAX_LEASE_SECONDS} seconds"
-        )
-
-
-def _check_max_tasks(max_tasks: object) -> None:
-    if not isinstance(max_tasks, int):
-        raise TypeError("max_tasks must be an integer")
-    if max_tasks <= 0:
-        raise InvalidMaxTasksError("Negative or zero tasks requested")
-    if max_tasks > MAX_TASKS_PER_LEASE:
-        raise InvalidMaxTasksError(f"Only {MAX_TASKS_PER_LEASE} tasks can be leased at once")
 
 
 # Pickles, tracebacks and reprs name the module that old code knows.

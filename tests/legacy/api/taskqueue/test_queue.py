@@ -142,6 +142,16 @@ def test_the_target_is_the_service_that_was_asked_for(
     assert backend.only.target == target
 
 
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda task: pickle.loads(pickle.dumps(task))])
+def test_a_copied_task_goes_where_the_first_would(again: Any, backend: Recorder) -> None:
+    task = taskqueue.Task("p", url="/x", target=taskqueue.DEFAULT_APP_VERSION, countdown=5)
+    again(task).add()
+    task.add()
+    (_, (copied,)), (_, (first,)) = backend.created
+    assert copied == first
+    assert first.target == "default"
+
+
 @pytest.mark.parametrize("host", [APP, f"v1.{APP}", "www.example.org", "localhost:8080"])
 def test_without_a_target_a_task_stays_on_the_service_that_enqueues(
     host: str, backend: Recorder, monkeypatch: pytest.MonkeyPatch
