@@ -161,13 +161,13 @@ class TaskQueueServiceStub(StubBackend, _SdkStub):
         name: str | None = None,
         queue_names: str | Iterable[str] | None = None,
     ) -> list[Any]:
-        """Return tasks as ``taskqueue.Task`` objects, by queue, ETA and name.
+        """Return tasks as ``taskqueue.Task`` objects, by queue, then ETA and name.
 
         Args:
             url: only tasks of this URL, query included.
             name: only tasks of this name.
-            queue_names: a queue or several; names that do not exist match nothing. None means
-                every queue.
+            queue_names: a queue or several, whose order is kept; names that do not exist match
+                nothing. None means every queue, by name.
 
         Returns:
             New ``Task`` objects with name, URL, method, headers (the queue's own included),
@@ -176,13 +176,16 @@ class TaskQueueServiceStub(StubBackend, _SdkStub):
         """
         from google.appengine.api.taskqueue import taskqueue
 
-        if queue_names is not None:
-            queue_names = {queue_names} if isinstance(queue_names, str) else set(queue_names)
+        queues = {queue.name: queue for queue in self.queues()}
+        if queue_names is None:
+            queue_names = queues
+        elif isinstance(queue_names, str):
+            queue_names = [queue_names]
         return [
             self._rebuilt(task, taskqueue.Task)
-            for queue in self.queues()
-            if queue_names is None or queue.name in queue_names
-            for task in queue.ordered_tasks()
+            for queue_name in queue_names
+            if queue_name in queues
+            for task in queues[queue_name].ordered_tasks()
             if (url is None or task.request.relative_url == url)
             and (name is None or task.id == name)
         ]

@@ -350,7 +350,7 @@ def test_a_get_task_has_its_query_and_no_payload(stub: Any) -> None:
         ({}, ["a1", "a2", "b1"]),
         ({"queue_names": "alpha"}, ["a1", "a2"]),
         ({"queue_names": ["beta", "nope"]}, ["b1"]),
-        ({"queue_names": ("beta", "alpha")}, ["a1", "a2", "b1"]),
+        ({"queue_names": ("beta", "alpha")}, ["b1", "a1", "a2"]),
         ({"queue_names": []}, []),
         ({"queue_names": "nope"}, []),
         ({"url": "/one"}, ["a1", "b1"]),
