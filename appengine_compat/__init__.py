@@ -11,6 +11,7 @@ if TYPE_CHECKING:
         run_after_response,
     )
     from appengine_compat.handler.guard import require_task
+    from appengine_compat.handler.kept import on_permanent_failure
     from appengine_compat.installation import install
     from appengine_compat.routes import defer_middleware, install_defer_routes
     from appengine_compat.settings import configure
@@ -24,6 +25,7 @@ _HOMES = {
     "install": "appengine_compat.installation",
     "install_defer_routes": "appengine_compat.routes",
     "defer_middleware": "appengine_compat.routes",
+    "on_permanent_failure": "appengine_compat.handler.kept",
     "require_task": "appengine_compat.handler.guard",
     "run_after_response": "appengine_compat.handler.after_response",
     "after_response_middleware": "appengine_compat.handler.after_response",
@@ -36,6 +38,7 @@ __all__ = [
     "defer_middleware",
     "install",
     "install_defer_routes",
+    "on_permanent_failure",
     "require_task",
     "run_after_response",
 ]

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import appengine_compat
 from appengine_compat.errors import PayloadError
 from appengine_compat.handler import kept
 
@@ -188,6 +189,9 @@ class TestInTheDatabase:
 
 
 class TestCallbacks:
+    def test_are_registered_from_the_package(self) -> None:
+        assert appengine_compat.on_permanent_failure is kept.on_permanent_failure
+
     def test_are_called_with_each_task(self) -> None:
         told: list[kept.KeptTask] = []
 
