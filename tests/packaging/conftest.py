@@ -19,6 +19,7 @@ SDK = "appengine-python-standard==3.1.0"
 SHARED = [pytest.mark.packaging, pytest.mark.xdist_group("packaging"), pytest.mark.timeout(600)]
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist sorts by the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):
