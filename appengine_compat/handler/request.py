@@ -29,6 +29,13 @@ class Request:
         """What runs after the response, in order."""
         self.ended = False
 
+    def keep_text_only(self) -> None:
+        """Let go of all but the variables: a thread may hold this request long after its end."""
+        if self.variables is not None:
+            self.variables = {
+                name: value for name, value in self.variables.items() if type(value) is str
+            }
+
     def add(self, function: Callable[[], object]) -> bool:
         """Let a function wait for the end; False when the end has been."""
         # Under the lock, so that nothing is added between the last look and the end.

@@ -15,9 +15,15 @@ from typing import Any
 
 from appengine_compat.handler.request import CURRENT
 
-# A pool's worker outlives the request that happened to start it: each call brings its own
-# context instead.
-_WORKERS = "concurrent.futures.thread"
+# Workers of libraries outlive the request that happened to start them, and work for all. (What
+# is given to a pool brings its own context instead.)
+_WORKERS = (
+    "concurrent.futures.",
+    "appengine_compat.",
+    "grpc.",
+    "google.cloud.",
+    "google.api_core.",
+)
 
 _is_installed = False
 
@@ -37,9 +43,11 @@ def install() -> None:
 def _starting(start: Any) -> Any:
     @functools.wraps(start)
     def start_in_context(self: threading.Thread) -> None:
-        if CURRENT.get() is None or not _takes_context(self):
+        request = CURRENT.get()
+        if request is None or not _takes_context(self):
             start(self)
             return
+        request.keep_text_only()
         context, run = copy_context(), self.run
         self.run = lambda: context.run(run)  # type: ignore[method-assign]
         try:
@@ -54,8 +62,8 @@ def _starting(start: Any) -> Any:
 def _takes_context(thread: threading.Thread) -> bool:
     if getattr(thread, "_context", None) is not None:
         return False  # Python 3.14: the program chose one itself
-    target = getattr(thread, "_target", None)
-    return getattr(target, "__module__", None) != _WORKERS
+    target = getattr(thread, "_target", None) or type(thread)
+    return not f"{getattr(target, '__module__', '')}.".startswith(_WORKERS)
 
 
 def _submitting(submit: Any) -> Any:

@@ -1,0 +1,79 @@
+"""A wrapped app and the embedded service in one process: tasks come back, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import queue
+from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.appengine.api import namespace_manager, taskqueue, wrap_wsgi_app
+from google.appengine.ext import deferred
+
+from appengine_compat import settings
+from appengine_compat.backends import embedded
+
+USER: ContextVar[str] = ContextVar("user", default="nobody")
+RAN: queue.Queue[Any] = queue.Queue()
+
+
+@pytest.fixture(autouse=True)
+def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for variable in ("GAE_ENV", "K_SERVICE", "KUBERNETES_SERVICE_HOST"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.chdir(tmp_path)
+    path = str(tmp_path / "tasks.db")
+    settings.configure(db=path, backend="embedded")
+    yield
+    settings.configure(db=None, backend=None)
+    embedded._shared[path].close(10.0)
+    del embedded._shared[path]
+
+
+def facts() -> tuple[str, str, str | None, str | None]:
+    return (
+        USER.get(),
+        namespace_manager.get_namespace(),
+        os.environ.get("HTTP_X_APPENGINE_QUEUENAME"),
+        os.environ.get("REMOTE_ADDR"),
+    )
+
+
+def work(what: str) -> None:
+    RAN.put((what, facts()))
+
+
+def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    path = environ["PATH_INFO"]
+    if path == "/start":
+        USER.set("ann")
+        namespace_manager.set_namespace("ns1")
+        deferred.defer(work, "deferred")
+        deferred.defer(work, "custom", _url="/custom")
+        namespace_manager.set_namespace("")
+        taskqueue.add(url="/plain?a=b", method="GET")
+    elif path == "/custom":
+        text, status, headers = deferred.application.post(environ)
+        start_response(f"{status.value} {status.phrase}", headers)
+        return [text.encode()]
+    elif path == "/plain":
+        work(environ["QUERY_STRING"])
+    start_response("200 OK", [])
+    return [b""]
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_what_a_request_defers_runs_with_its_own_facts_only(legacy: bool) -> None:
+    wrapped = wrap_wsgi_app(app, use_legacy_context_mode=legacy, use_deferred=True)
+    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/start", "HTTP_HOST": "localhost:8080"}
+    wrapped(environ, lambda *args: None)  # type: ignore[arg-type]
+    ran = dict(RAN.get(timeout=30) for _ in range(3))
+    seen = ("default", "0.1.0.2") if legacy else (None, None)
+    assert ran == {
+        "deferred": ("nobody", "ns1", *seen),
+        "custom": ("nobody", "ns1", *seen),
+        "a=b": ("nobody", "", *seen),
+    }
