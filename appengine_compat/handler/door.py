@@ -233,6 +233,11 @@ def _by_app_engine(environ: Environ) -> Verdict:
         source = environ.get("HTTP_X_APPENGINE_USER_IP", "")
         if source != TASK_ADDRESS:
             raise Refused(refusals.APP_ENGINE_SOURCE, f"X-AppEngine-User-IP is {source!r}")
+    return _app_engine_task(queue)
+
+
+@lru_cache(maxsize=256)
+def _app_engine_task(queue: str) -> Verdict:
     return Verdict(True, Trust.APP_ENGINE, f"App Engine's queue {queue}")
 
 
