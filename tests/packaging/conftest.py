@@ -15,17 +15,6 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SDK = "appengine-python-standard==3.1.0"
 
-# The tests of this folder share what they build, so one worker of pytest-xdist takes them all.
-SHARED = [pytest.mark.packaging, pytest.mark.xdist_group("packaging"), pytest.mark.timeout(600)]
-
-
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist sorts by the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.path.is_relative_to(Path(__file__).parent):
-            for mark in SHARED:
-                item.add_marker(mark)
-
 
 @dataclass(frozen=True)
 class Environment:

@@ -10,6 +10,13 @@ from typing import Any
 
 import pytest
 
+# All that these tests share is built once, so one worker of pytest-xdist takes them all.
+pytestmark = [
+    pytest.mark.packaging,
+    pytest.mark.xdist_group("packaging"),
+    pytest.mark.timeout(600),
+]
+
 SERVED = [
     "google.appengine.api",
     "google.appengine.api.taskqueue",
