@@ -14,6 +14,7 @@ import threading
 from dataclasses import dataclass
 
 from appengine_compat import platform, settings
+from appengine_compat.backends import holding
 from appengine_compat.backends.base import Backend
 from appengine_compat.errors import BackendChoiceError
 from appengine_compat.platform import Platform
@@ -156,6 +157,14 @@ def _decide() -> tuple[str, str]:
     if host is Platform.APP_ENGINE:
         return CLOUD_TASKS, "this is App Engine"
     if host is Platform.ELSEWHERE:
+        if holding.holds:
+            raise BackendChoiceError(
+                "A test enqueues a task, and has no task queue for it: ask for the fixture "
+                "taskqueue_stub or tasks, or activate a testbed with init_taskqueue_stub() "
+                "(docs/testing.md). The embedded service is not chosen under pytest by itself: "
+                "its database may hold tasks of yours.",
+                setting=settings.BACKEND.variable,
+            )
         return EMBEDDED, "nothing else is set, and this is no Google platform"
     _require_targets(f"this is {host.value}")
     return CLOUD_TASKS, f"this is {host.value}, and targets are set"

@@ -106,10 +106,27 @@ def test_the_stub_is_gone_after_the_test_and_found_by_the_wild_within_it(
 
         def test_without():
             assert apiproxy_stub_map.apiproxy.GetStub("taskqueue") is None
-            assert choice.describe()[0] != "stub"
+            with pytest.raises(taskqueue.Error, match="taskqueue_stub or tasks"):
+                deferred.defer(work)
         """,
     )
     result.assert_outcomes(passed=2)
+    assert not (pytester.path / ".appengine-compat").exists()
+
+
+def test_a_backend_that_is_chosen_is_used(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("APPENGINE_COMPAT_BACKEND", "embedded")
+    result = run(
+        pytester,
+        """
+        def test_it():
+            assert deferred.defer(work).was_enqueued
+        """,
+    )
+    result.assert_outcomes(passed=1)
+    assert (pytester.path / ".appengine-compat" / "tasks.db").exists()
 
 
 def test_nothing_leaves_the_process_whatever_is_set(
