@@ -8,7 +8,8 @@ SDK_PYTHON = .venv-sdk/bin/python
 SDK = appengine-python-standard==3.1.0 google-cloud-ndb
 PIP_FLAGS = --quiet --disable-pip-version-check
 JOBS ?= auto
-PYTEST = $(BIN)/pytest --numprocesses $(JOBS) --maxprocesses 4 --dist loadgroup
+# By file, since what a file's tests share can be slow to make.
+PYTEST = $(BIN)/pytest --numprocesses $(JOBS) --maxprocesses 4 --dist loadfile
 PYTEST_ARGS ?=
 
 .PHONY: help demo test check lint format types bench docs sdk clean

@@ -9,10 +9,8 @@ from pathlib import Path
 
 import pytest
 
-# All that these tests share is built once, so one worker of pytest-xdist takes them all.
 pytestmark = [
     pytest.mark.packaging,
-    pytest.mark.xdist_group("packaging"),
     pytest.mark.timeout(600),
 ]
 

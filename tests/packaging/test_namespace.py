@@ -10,10 +10,8 @@ from typing import Any
 
 import pytest
 
-# All that these tests share is built once, so one worker of pytest-xdist takes them all.
 pytestmark = [
     pytest.mark.packaging,
-    pytest.mark.xdist_group("packaging"),
     pytest.mark.timeout(600),
 ]
 
