@@ -225,6 +225,44 @@ DEVIATIONS: tuple[Deviation, ...] = (
         "A body of unknown length is read where it has an end, else sent again: never dropped.",
         STUB,
     ),
+    Deviation(
+        "testbed",
+        "bed.init_memcache_stub()",
+        '"None"',
+        "pip install appengine-python-standard",
+        "Alone there is the task queue only; asking for another service says what to install.",
+        STUB,
+    ),
+    Deviation(
+        "testbed",
+        "bed.init_taskqueue_stub(enable=False)\ntaskqueue.add()",
+        'No api proxy found for service \\"taskqueue\\""',
+        "init_taskqueue_stub() first",
+        "The message says what to do.",
+        STUB,
+    ),
+    Deviation(
+        "testbed",
+        "Queue().add(Task(b'x' * 102400, _size_check=False)).was_enqueued",
+        "TaskTooLargeError",
+        '"True"',
+        "The stub takes what Cloud Tasks takes: 1,048,569 bytes as stored.",
+        STUB,
+    ),
+    Deviation(
+        "testbed",
+        "import os, tempfile\n"
+        "with tempfile.TemporaryDirectory() as folder:\n"
+        "    with open(os.path.join(folder, 'queue.yaml'), 'w') as file:\n"
+        "        _ = file.write('queue:\\n- name: a\\n')\n"
+        "    bed.init_taskqueue_stub(root_path=folder)\n"
+        "    added = taskqueue.add(queue_name='a').was_enqueued\n"
+        "added",
+        '"True"',
+        "a push queue needs a rate",
+        "A queue.yaml that could not be deployed is refused in tests too, with line and column.",
+        STUB,
+    ),
 )
 
 # What cannot be asked of the SDK's test stub.
@@ -256,6 +294,11 @@ NOTES: tuple[tuple[str, str], ...] = (
         "one: a process that dies between the two loses them. A failure then is logged, and "
         "raised from the transaction, whose data is written. Their names are chosen when they are "
         "added; that the queue exists is checked then.",
+    ),
+    (
+        "testbed",
+        "`QueueStatistics` of the stub are figures of what it holds; App Engine's were random, but "
+        "for the number of tasks and the oldest ETA.",
     ),
     (
         "taskqueue",
