@@ -150,8 +150,17 @@ def request_path(environ: Environ) -> str:
 
 def transport_address(environ: Environ) -> str:
     """Return the address that the connection came from, whatever headers say."""
-    address: str = environ.get(ADDRESS_KEY) or environ.get("REMOTE_ADDR") or ""
+    kept = environ.get(ADDRESS_KEY)
+    address: str = kept[0] if type(kept) is tuple else environ.get("REMOTE_ADDR") or ""
     return address
+
+
+def rewrite_address(environ: Environ, address: str) -> None:
+    """Let old code see another ``REMOTE_ADDR``, and keep the transport's own for the door."""
+    if ADDRESS_KEY not in environ:
+        # No text, for the texts of an environ are variables of old code.
+        environ[ADDRESS_KEY] = (environ.get("REMOTE_ADDR") or "",)
+    environ["REMOTE_ADDR"] = address
 
 
 @lru_cache(maxsize=256)

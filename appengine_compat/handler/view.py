@@ -51,25 +51,29 @@ _NEVER_CARRIED = frozenset((*_TASK_FACTS, _USER_IP))
 _CARRIABLE = ("X_APPENGINE_", "X_GOOGLE_")
 
 
-def prepare(environ: Environ) -> None:
+def prepare(environ: Environ) -> bool:
     """Remove task headers that nobody may believe, and show a true task's as App Engine did.
 
     Changes the environ in place; a second call does nothing.
+
+    Returns:
+        Whether the request came with any such header.
     """
     if environ.get(VIEW_KEY) is True:
-        return
+        return True
+    environ[VIEW_KEY] = True
     # Most requests have none: one search through all names is cheaper than a look at each.
     joined = "\n".join(environ)
     if APP_ENGINE not in joined and CLOUD_TASKS not in joined and OURS not in joined:
-        return
-    environ[VIEW_KEY] = True
+        return False
     names = [name for name in environ if name[:7] == "HTTP_X_" and name.startswith(_FAMILIES)]
     if not _CLAIMS.isdisjoint(names):
         verdict = door.verdict(environ)
         if verdict.trusted:
             _show(environ, names, verdict)
-            return
+            return True
     _strip(environ, names)
+    return True
 
 
 def _strip(environ: Environ, names: Iterable[str]) -> None:
@@ -111,8 +115,8 @@ def _show(environ: Environ, names: list[str], verdict: Verdict) -> None:
                 _restore(environ, name[len(CARRIED) :], value)
     if verdict.known_by not in _KNOWN_BY_OLD_RULES:
         # Old code asks for this address to know a task by; the true one is kept beside it.
-        environ.setdefault(door.ADDRESS_KEY, environ.get("REMOTE_ADDR", ""))
-        environ["REMOTE_ADDR"] = environ[_USER_IP] = door.TASK_ADDRESS
+        door.rewrite_address(environ, door.TASK_ADDRESS)
+        environ[_USER_IP] = door.TASK_ADDRESS
 
 
 def _restore(environ: Environ, name: str, value: str) -> None:

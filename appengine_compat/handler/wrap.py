@@ -92,10 +92,10 @@ class WrappedApp:
         CURRENT.set(request)
         if self._enter is not None:
             self._enter()
-        view.prepare(environ)
-        _take_connection(environ)
+        has_headers = view.prepare(environ)
+        _take_connection(environ, has_headers)
         if self._is_legacy:
-            _drop_prefix(environ)
+            _drop_prefix(environ, has_headers)
             request.variables = environ.copy()
         return self._inner(environ, start_response)
 
@@ -116,7 +116,7 @@ def _log_error() -> None:
     logging.exception("The app raised while it served this request")
 
 
-def _take_connection(environ: WSGIEnvironment) -> None:
+def _take_connection(environ: WSGIEnvironment, has_headers: bool) -> None:
     scheme = environ.get("HTTP_X_FORWARDED_PROTO")
     if scheme is not None and (
         settings.TRUST_PROXY.get() or platform.detect() in platform.ENDS_TLS
@@ -130,7 +130,8 @@ def _take_connection(environ: WSGIEnvironment) -> None:
     host = environ.get("HTTP_HOST")
     if host:
         environ["SERVER_NAME"] = _without_port(host)
-    if view.VIEW_KEY not in environ:
+    environ["CLOUD_TRACE_ENABLE_STACK_TRACE"] = ""
+    if not has_headers:
         return
     https = environ.get("HTTP_X_APPENGINE_HTTPS")
     if https is not None:
@@ -138,8 +139,12 @@ def _take_connection(environ: WSGIEnvironment) -> None:
     # The view left this header only where the front end sets it on every request.
     user_address = environ.get("HTTP_X_APPENGINE_USER_IP")
     if user_address is not None:
-        environ.setdefault(door.ADDRESS_KEY, environ.get("REMOTE_ADDR", ""))
-        environ["REMOTE_ADDR"] = user_address
+        door.rewrite_address(environ, user_address)
+    log_id = environ.get("HTTP_X_APPENGINE_REQUEST_LOG_ID")
+    if log_id:
+        environ["HTTP_X_APPENGINE_REQUEST_ID_HASH"] = (
+            f"{zlib.crc32(log_id.encode('latin-1', 'replace')):08X}"
+        )
 
 
 def _without_port(host: str) -> str:
@@ -148,15 +153,12 @@ def _without_port(host: str) -> str:
     return host.partition(":")[0]
 
 
-def _drop_prefix(environ: WSGIEnvironment) -> None:
-    environ["CLOUD_TRACE_ENABLE_STACK_TRACE"] = ""
-    if view.VIEW_KEY in environ:
-        log_id = environ.get("HTTP_X_APPENGINE_REQUEST_LOG_ID")
-        if log_id:
-            environ["HTTP_X_APPENGINE_REQUEST_ID_HASH"] = (
-                f"{zlib.crc32(log_id.encode('latin-1', 'replace')):08X}"
-            )
+def _drop_prefix(environ: WSGIEnvironment, has_headers: bool) -> None:
+    environ.setdefault("HTTP_X_APPENGINE_AUTH_DOMAIN", "gmail.com")
+    environ.setdefault("HTTP_X_APPENGINE_USER_IS_ADMIN", "0")
+    if has_headers:
         for name in _WITHOUT_PREFIX.keys() & environ.keys():
             environ[_WITHOUT_PREFIX[name]] = environ[name]
-    environ.setdefault("AUTH_DOMAIN", "gmail.com")
-    environ.setdefault("USER_IS_ADMIN", "0")
+    else:
+        environ["AUTH_DOMAIN"] = environ["HTTP_X_APPENGINE_AUTH_DOMAIN"]
+        environ["USER_IS_ADMIN"] = environ["HTTP_X_APPENGINE_USER_IS_ADMIN"]

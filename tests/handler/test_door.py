@@ -131,8 +131,9 @@ class TestAppEngine:
         assert door.verdict(request).code == "AEC-APP-ENGINE-ADDRESS"
 
     def test_the_address_is_the_transports_even_when_it_was_rewritten(self) -> None:
-        request = environ(**TASK, REMOTE_ADDR="0.1.0.2")
-        request[door.ADDRESS_KEY] = "8.8.8.8"
+        request = environ(**TASK, REMOTE_ADDR="8.8.8.8")
+        door.rewrite_address(request, "0.1.0.2")
+        assert request["REMOTE_ADDR"] == "0.1.0.2"
         assert door.verdict(request).code == "AEC-APP-ENGINE-ADDRESS"
 
     def test_an_administrators_task_headers_are_not_a_task(self) -> None:
