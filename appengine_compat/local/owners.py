@@ -39,20 +39,20 @@ class Owner:
         self.renewed_at = now
         self._enter(now)
 
-    def _enter(self, now: int) -> None:
+    def _enter(self, now: int, *, is_durable: bool = False) -> None:
         row = (self.number, os.getpid(), self._services, self.is_locked, now)
         self._store.write(
             lambda connection: connection.execute(
                 "INSERT OR REPLACE INTO owners VALUES (?, ?, ?, ?, ?)", row
             ),
-            is_durable=False,
+            is_durable=is_durable,
         )
 
-    def renew(self, services: Iterable[str], now: int) -> None:
+    def renew(self, services: Iterable[str], now: int, *, is_durable: bool = False) -> None:
         """Write down that this owner lives, and which services it serves."""
         self._services = _services_text(services)
         self.renewed_at = now
-        self._enter(now)
+        self._enter(now, is_durable=is_durable)
 
     def leave(self) -> None:
         """Give the right up, and release what is still claimed."""

@@ -50,8 +50,15 @@ POLL_SECONDS = 0.2
 _AFTER_ERROR_SECONDS = 1.0
 _UNSERVED_SECONDS = 5.0
 """So long a task for a service without an app waits before that is said."""
-_QUICK_ATTEMPT_MS = 5.0
-"""While attempts are shorter, threads get a second task in reserve."""
+_RESERVES = ((0.5, 6), (5.0, 1))
+"""While attempts take fewer milliseconds than the first, threads have so many more in reserve
+each, so that they have work while a commit is made."""
+SYNC_SECONDS = 0.1
+"""So long after its commit, at most, the end of an attempt is on disk.
+
+The commit itself is safe from the death of the process. Waiting for the disk at each would make
+the drain as slow as the disk, and save only from repeating the last tasks after a loss of power.
+"""
 _GATE_SECONDS = 0.05
 
 Lane = tuple[int, str]
@@ -117,6 +124,7 @@ class Scheduler:
         self._turn = 0
         self._data_version = 0
         self._looks_at = 0.0
+        self._syncs_at = math.inf
         self._cleans_at = 0.0
         self._owner: owners.Owner | None = None
         self._numbers = claims.Numbers(0)
@@ -282,7 +290,7 @@ class Scheduler:
                 self._is_waiting = self._is_settled = False
 
     def _wakes_at(self) -> float | None:
-        moments_ahead = [self._cleans_at]
+        moments_ahead = [self._cleans_at, self._syncs_at]
         if self._store.path:
             moments_ahead.append(self._looks_at)
         if self._next_look and self._capacity() > 0:
@@ -294,8 +302,8 @@ class Scheduler:
         return None if earliest == math.inf else earliest
 
     def _capacity(self) -> int:
-        reserve = self._threads if self._mean_ms < _QUICK_ATTEMPT_MS else 0
-        return self._threads + reserve - len(self._claimed)
+        reserve = next((each for below, each in _RESERVES if self._mean_ms < below), 0)
+        return self._threads * (1 + reserve) - len(self._claimed)
 
     def _now(self) -> int:
         return moments.from_seconds(self._clock.now())
@@ -315,6 +323,8 @@ class Scheduler:
             )
         ended = self._take_ended()
         is_closing = self._closes_at is not None
+        if now_seconds >= self._syncs_at:
+            self._sync()
         if is_closing:
             self._give_back()
         capacity = 0 if is_closing else self._capacity()
@@ -326,10 +336,12 @@ class Scheduler:
             for each in ended
         ]
         looks, self._must_look = self._must_look, False
+        if finishes and self._syncs_at == math.inf:
+            self._syncs_at = now_seconds + SYNC_SECONDS
         try:
             done = self._store.write(
                 lambda connection: self._transact(connection, finishes, capacity, looks),
-                is_durable=bool(finishes),
+                is_durable=is_closing,
             )
         except BaseException:
             # Not written down, so not over: these are finished by the next round.
@@ -365,6 +377,13 @@ class Scheduler:
         is_lease_old = now - self._owner.renewed_at > moments.from_seconds(owners.RENEW_SECONDS)
         if is_changed or (is_lease_old and not self._owner.is_locked):
             self._owner.renew(self._services_here(), now)
+
+    def _sync(self) -> None:
+        """Have the disk hold what was committed so far: a commit that waits takes all along."""
+        assert self._owner is not None
+        self._syncs_at = math.inf
+        if self._store.path:
+            self._owner.renew(self._services_here(), self._now(), is_durable=True)
 
     def _give_back(self) -> None:
         waiting = [each.claim for each in self._workers.take_back()]

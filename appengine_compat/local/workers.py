@@ -6,9 +6,9 @@ import itertools
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from queue import Empty, SimpleQueue
 
 from appengine_compat.core import outcome
 from appengine_compat.local.clock import Clock
@@ -53,29 +53,31 @@ class Workers:
         self._clock = clock
         self._limit = limit
         self._on_end = on_end
-        self._ready: SimpleQueue[Delivery | None] = SimpleQueue()
+        self._ready: deque[Delivery] = deque()
+        self._condition = threading.Condition()
+        self._idle = 0
+        self._is_stopped = False
         self._running: dict[int, Running] = {}
         self._count = 0
         self._names = itertools.count(1)
 
     def hand_over(self, deliveries: list[Delivery]) -> None:
         """Make these attempts as soon as threads are free."""
-        wanted = min(self._limit, self._ready.qsize() + len(self._running) + len(deliveries))
+        wanted = min(self._limit, len(self._ready) + len(self._running) + len(deliveries))
         for _ in range(self._count, wanted):
             self._start_one()
-        for delivery in deliveries:
-            self._ready.put(delivery)
+        self._ready.extend(deliveries)
+        with self._condition:
+            self._condition.notify()
 
     def take_back(self) -> list[Delivery]:
         """Return the attempts that no thread has begun; they will not be."""
         waiting: list[Delivery] = []
-        while True:
-            try:
-                delivery = self._ready.get_nowait()
-            except Empty:
-                return waiting
-            if delivery is not None:
-                waiting.append(delivery)
+        try:
+            while True:
+                waiting.append(self._ready.popleft())
+        except IndexError:
+            return waiting
 
     def running(self) -> list[Running]:
         """Return the attempts that are being made."""
@@ -110,8 +112,9 @@ class Workers:
 
     def stop(self) -> None:
         """Let each thread end after what it is doing."""
-        for _ in range(self._count):
-            self._ready.put(None)
+        with self._condition:
+            self._is_stopped = True
+            self._condition.notify_all()
 
     def _start_one(self, *, replaces: bool = False) -> None:
         if not replaces:
@@ -120,11 +123,32 @@ class Workers:
             target=self._work, name=f"appengine-compat-task-{next(self._names)}", daemon=True
         ).start()
 
+    def _next(self) -> Delivery | None:
+        """Return the next attempt to make, waiting for it, or None at the end."""
+        while True:
+            try:
+                delivery = self._ready.popleft()
+            except IndexError:
+                with self._condition:
+                    self._idle += 1
+                    while not self._ready and not self._is_stopped:
+                        self._condition.wait()
+                    self._idle -= 1
+                    if self._is_stopped and not self._ready:
+                        return None
+                continue
+            # Each that sets to work wakes the next, if there is more: waking all for a handful of
+            # quick tasks would cost more than the tasks.
+            if self._ready and self._idle:
+                with self._condition:
+                    self._condition.notify()
+            return delivery
+
     def _work(self) -> None:
-        get, send, now = self._ready.get, self._transport.send, self._clock.now
+        send, now = self._transport.send, self._clock.now
         running, on_end = self._running, self._on_end
         while True:
-            delivery = get()
+            delivery = self._next()
             if delivery is None:
                 return
             number = delivery.claim.claim

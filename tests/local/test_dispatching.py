@@ -495,6 +495,7 @@ def test_an_attempt_that_outlives_its_deadline_has_failed_and_its_thread_is_repl
 def test_a_task_goes_to_the_service_that_it_names_or_that_its_queue_names(local):
     local.start()
     local.add(service="api")
+    local.settle()
     local.add()
     local.settle()
     configure(local, app_engine_routing_override=AppEngineRouting(service="worker"))
