@@ -27,6 +27,9 @@ def trip() -> None:
     UNPICKLED.append("tripped")
 
 
+DEFAULTS = [("HTTP_X_APPENGINE_AUTH_DOMAIN", "gmail.com"), ("HTTP_X_APPENGINE_USER_IS_ADMIN", "0")]
+
+
 class Tripwire:
     """Unpickling it leaves a trace, before anything is called."""
 
@@ -48,6 +51,8 @@ def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         for name in environ
         if "APPENGINE" in name.upper().replace("-", "").replace("_", "").replace("CLOUDTASKS", "X")
         and name.startswith("HTTP_X")
+        # Old code finds these two in every request; these are their defaults.
+        and (name, environ[name]) not in DEFAULTS
     )
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [f"{environ['REMOTE_ADDR']} {environ.get('USER_IS_ADMIN')} {believed}".encode()]
