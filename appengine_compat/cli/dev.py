@@ -137,7 +137,8 @@ def _dispatch(backend: EmbeddedBackend, served: Sequence[_Served]) -> None:
     backend.observe(watch.attempted)
     for name, bound, app in served:
         # The whole app, where wrap_wsgi_app may have registered what is inside it.
-        backend.register_app(app, name.service, host=serving.address(bound).partition("://")[2])
+        host = serving.address(bound).partition("://")[2]
+        backend.register_app(app, name.service, host=host, is_set_up=True)
     backend.start()
 
 
