@@ -197,9 +197,11 @@ values = st.recursive(
 
 @given(st.lists(values, max_size=4), st.integers(0, pickle.HIGHEST_PROTOCOL))
 def test_short_arguments_are_shown_as_their_repr(args: list[Any], protocol: int) -> None:
-    found = describe(pickle.dumps((work, tuple(args), {}), protocol))
+    payload = pickle.dumps((work, tuple(args), {}), protocol)
+    found = describe(payload)
     assert found is not None
-    for shown, value in zip(found.arguments, args, strict=True):
+    # Earlier protocols leave something out: the fold of a time.
+    for shown, value in zip(found.arguments, pickle.loads(payload)[1], strict=True):
         if isinstance(value, (bool, float, type(None), datetime.date)) or (
             isinstance(value, (str, bytes)) and len(value) <= 60
         ):
