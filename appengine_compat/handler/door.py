@@ -110,7 +110,7 @@ def trust_tests_while(condition: Callable[[], bool]) -> None:
 
 def tests_are_trusted() -> bool:
     """Tell whether a test stub is active."""
-    return _tests_trusted
+    return _tests_trusted or any(condition() for condition in _test_conditions)
 
 
 def verdict(environ: Environ) -> Verdict:
@@ -185,29 +185,25 @@ def _judged(environ: Environ) -> Verdict:
     if token is not None:
         return _by_local_token(token, environ)
 
-    if _tests_trusted:
+    refused = None
+    if tests_are_trusted():
         try:
             return _by_test_rule(environ)
-        except Refused:
-            pass  # an app under test may be verified by the other ways too
-    refused = Refused(refusals.NO_CREDENTIALS)
-    has_task_header = "HTTP_X_APPENGINE_TASKNAME" in environ or (
-        "HTTP_X_APPENGINE_QUEUENAME" in environ
-    )
-    if has_task_header and platform.detect() is platform.Platform.APP_ENGINE:
+        except Refused as refusal:
+            refused = refusal
+    if _claims_app_engine(environ) and platform.detect() is platform.Platform.APP_ENGINE:
         try:
             return _by_app_engine(environ)
         except Refused as refusal:
-            refused = refusal
-    if _tests_trusted or any(condition() for condition in _test_conditions):
-        try:
-            return _by_test_rule(environ)
-        except Refused as refusal:
-            refused = refusal
+            refused = refused or refusal
     authorization = environ.get("HTTP_AUTHORIZATION", "")
     if authorization[:7].lower() == "bearer ":
         return _by_oidc(authorization[7:].strip(), environ)
-    raise refused
+    raise refused or Refused(refusals.NO_CREDENTIALS)
+
+
+def _claims_app_engine(environ: Environ) -> bool:
+    return "HTTP_X_APPENGINE_TASKNAME" in environ or "HTTP_X_APPENGINE_QUEUENAME" in environ
 
 
 def _by_local_token(token: str, environ: Environ) -> Verdict:
