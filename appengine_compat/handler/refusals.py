@@ -190,7 +190,7 @@ def note(refusal: Refusal, method: str, path: str, address: str, detail: str) ->
         return
     # Everything that the caller chose goes through repr: no line of the log is theirs to write.
     _log.warning(
-        "Refused %.16r %.300r from %.64r with %d %s: %s%s%s",
+        "Not believed to be a task: %.16r %.300r from %.64r (%d %s): %s%s%s",
         method,
         path,
         address,
