@@ -260,7 +260,10 @@ class EmbeddedBackend:
             return service
         with self._lock:
             if self._process != os.getpid():
-                # The threads of the parent do not exist here, and its connection is not ours.
+                # The threads of the parent do not exist here, and its connection is not ours:
+                # not to use, and not to close by forgetting it.
+                if self._service is not None:
+                    _of_parents.append(self._service)
                 self._process = os.getpid()
                 self._service = self._transport = None
             if self._service is None:
@@ -438,6 +441,7 @@ def queue_yaml_path() -> str | None:
 # --- the one of this process ---------------------------------------------------------------------
 
 _shared: dict[str, EmbeddedBackend] = {}
+_of_parents: list[LocalService] = []
 _shared_lock = threading.Lock()
 
 

@@ -418,14 +418,13 @@ class LocalService:
         """Stop dispatching, wait for what runs, and close the database.
 
         Returns:
-            The attempts that had not ended after the timeout. The database then stays open for
-            them; their tasks are dispatched again after the end of this process.
+            The attempts that had not ended after the timeout. Their tasks stay claimed until the
+            end of this process, and are dispatched again after it.
         """
         in_flight: list[InFlight] = []
         if self._scheduler is not None:
             in_flight = self._scheduler.close(timeout_seconds)
-        if not in_flight:
-            self.store.close()
+        self.store.close()
         return in_flight
 
     def _look(self) -> None:

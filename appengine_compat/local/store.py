@@ -77,7 +77,11 @@ class Store:
         self._is_led = False
         self._is_closed = False
         self._connection = store_file.open_database(self.path, _BUSY_SECONDS)
-        self.secret = self.write(_secret)
+        try:
+            self.secret = self.write(_secret)
+        except BaseException:
+            self._connection.close()
+            raise
 
     def write(self, operation: Callable[[Connection], T], *, is_durable: bool = True) -> T:
         """Run an operation in a transaction and return its result once that is on disk.

@@ -312,7 +312,9 @@ def test_registering_an_app_starts_it_when_tasks_of_an_earlier_run_may_wait(conf
     assert not embedded.shared().service().is_started
     embedded.close()
     embedded._shared.clear()
-    EmbeddedBackend(str(configured)).create_tasks("default", [WORK])
+    earlier = EmbeddedBackend(str(configured))
+    earlier.create_tasks("default", [WORK])
+    earlier.close()
     app = App()
     embedded.register_app(app, "default")
     settle(embedded.shared())

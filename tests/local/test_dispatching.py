@@ -25,6 +25,8 @@ from appengine_compat.core.names import QueueName
 from appengine_compat.errors import ApiError
 from appengine_compat.local import tokens
 from appengine_compat.local.delivery import Outcome, Reply
+from appengine_compat.local.service import LocalService
+from appengine_compat.local.store import Store
 from tests.local.conftest import PATIENCE_SECONDS, QUEUE, Local
 
 NAME = str(QUEUE)
@@ -578,8 +580,8 @@ def test_a_database_that_cannot_be_written_for_a_while_loses_no_finish(local, ca
 # --- the end ---
 
 
-def test_closing_waits_for_what_runs_gives_back_the_rest_and_tells(store, tmp_path):
-    local = Local(store)
+def test_closing_waits_for_what_runs_gives_back_the_rest_and_tells(tmp_path):
+    local = Local(Store(tmp_path / "tasks.db"))
     started, go_on = threading.Semaphore(0), threading.Event()
 
     def answer(delivery):
@@ -596,7 +598,9 @@ def test_closing_waits_for_what_runs_gives_back_the_rest_and_tells(store, tmp_pa
     in_flight = local.service.close(0.05)
     assert {each.task_id for each in in_flight} == {"t0", "t1"}
     assert all(each.attempt == 1 and each.path == "/work" for each in in_flight)
-    left = local.service.list_tasks(NAME).items
+    again = LocalService(Store(tmp_path / "tasks.db"))
+    left = again.list_tasks(NAME).items
+    again.close()
     assert {task.name.rpartition("/")[2]: task.dispatch_count for task in left} == {
         "t0": 1, "t1": 1, "t2": 0, "t3": 0, "t4": 0, "t5": 0,
     }  # fmt: skip
