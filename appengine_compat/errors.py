@@ -92,6 +92,7 @@ class ApiError(CompatError):
         message: the text that the real service answers, where it is known.
         reason: a stable word that tells apart refusals of one code (see ``core.messages``), or "".
         help_links: pairs (description, url) that the real service attaches.
+        metadata: pairs of the ErrorInfo that the real service attaches; empty for none.
     """
 
     def __init__(
@@ -101,12 +102,14 @@ class ApiError(CompatError):
         *,
         reason: str = "",
         help_links: tuple[tuple[str, str], ...] = (),
+        metadata: tuple[tuple[str, str], ...] = (),
     ) -> None:
         super().__init__(f"{code}: {message}")
         self.code = code
         self.message = message
         self.reason = reason
         self.help_links = help_links
+        self.metadata = metadata
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.args, self.__dict__)

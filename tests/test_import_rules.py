@@ -32,11 +32,11 @@ LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 
 # Library → where it may be imported; a folder's name stands for all in it.
 HOMES: dict[str, tuple[str, ...]] = {
-    "google.cloud": ("backends/cloud_tasks", "local/grpc_", "handler/cloud_logging"),
-    "google.api_core": ("backends/cloud_tasks", "local/grpc_"),
+    "google.cloud": ("backends/cloud_tasks", "local/fronts/", "handler/cloud_logging"),
+    "google.api_core": ("backends/cloud_tasks", "local/fronts/"),
     "google.auth": ("backends/cloud_tasks", "handler/"),
-    "google.protobuf": ("backends/cloud_tasks", "local/grpc_"),
-    "grpc": ("backends/cloud_tasks", "local/grpc_"),
+    "google.protobuf": ("backends/cloud_tasks", "local/fronts/"),
+    "grpc": ("backends/cloud_tasks", "local/fronts/"),
     "sqlite3": ("local/store",),
     "redis": ("backends/rq",),
     "rq": ("backends/rq",),
@@ -44,7 +44,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "pickle": ("payload/", "legacy/ext/deferred/"),
     "django": ("routes.py",),
     "flask": (),
-    "waitress": ("cli/",),
+    "waitress": ("cli/", "local/fronts/"),
 }
 
 

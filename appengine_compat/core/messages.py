@@ -22,6 +22,7 @@ INVALID_QUEUE_NAME = "INVALID_QUEUE_NAME"
 INVALID_ETA = "INVALID_ETA"
 INVALID_DISPATCH_DEADLINE = "INVALID_DISPATCH_DEADLINE"
 INVALID_URL = "INVALID_URL"
+CONSUMER_INVALID = "CONSUMER_INVALID"
 
 
 def _invalid(message: str, reason: str = "", links: tuple[tuple[str, str], ...] = ()) -> ApiError:
@@ -44,6 +45,23 @@ def queue_name_malformed() -> ApiError:
 def resource_name_malformed() -> ApiError:
     """A parent or a name has another shape."""
     return _invalid("Invalid resource field value in the request.")
+
+
+def project_denied(parent: str) -> ApiError:
+    """CreateQueue's parent is no location: production looks for a project of that name."""
+    return ApiError(
+        "PERMISSION_DENIED",
+        f"Permission denied on resource project {parent}.",
+        reason=CONSUMER_INVALID,
+        metadata=(("consumer", f"projects/{parent}"), ("service", "cloudtasks.googleapis.com")),
+    )
+
+
+def location_unknown(location: str) -> ApiError:
+    """There is no such location; the wildcard ``-`` is none either."""
+    return _invalid(
+        f"Location '{location}' is not a valid location. Use ListLocations to list valid locations."
+    )
 
 
 def task_id_malformed(task_id: str) -> ApiError:
@@ -131,7 +149,19 @@ def task_tombstoned() -> ApiError:
     )
 
 
+def entity_missing() -> ApiError:
+    """There is nothing of this name: an operation, or a resource of another kind."""
+    return ApiError("NOT_FOUND", "Requested entity was not found.")
+
+
 # --- tasks ---
+
+
+def pull_task_refused() -> ApiError:
+    """A task to be leased, which only v2beta3 still describes."""
+    return ApiError(
+        "UNIMPLEMENTED", "Pull tasks are not served here: give the task a request to dispatch."
+    )
 
 
 def task_too_large() -> ApiError:
@@ -164,6 +194,14 @@ def _pacific(moment: datetime) -> timezone:
     start = march + timedelta(days=(6 - march.weekday()) % 7)
     end = november + timedelta(days=(6 - november.weekday()) % 7)
     return timezone(timedelta(hours=-7 if start <= moment < end else -8))
+
+
+def queue_routes_nowhere(name: str) -> ApiError:
+    """BufferTask for a queue that has no address for tasks (text unverified)."""
+    return ApiError(
+        "FAILED_PRECONDITION",
+        f"Tasks cannot be buffered in {name}: its httpTarget has no uriOverride with a host.",
+    )
 
 
 def url_missing() -> ApiError:
@@ -234,6 +272,36 @@ def setting_invalid(message: str) -> ApiError:
 def mask_path_unknown(path: str) -> ApiError:
     """An update mask names something that a queue does not have (text unverified)."""
     return _invalid(f"Invalid field path in update_mask: {path}.")
+
+
+def pull_queue_refused() -> ApiError:
+    """A queue to lease tasks from, which only v2beta3 still describes."""
+    return ApiError("UNIMPLEMENTED", "Pull queues are not served here: use type PUSH.")
+
+
+def filter_invalid(why: str) -> ApiError:
+    """A filter of ListQueues that cannot be read (text unverified)."""
+    return _invalid(f"Invalid filter: {why}")
+
+
+# --- calls ---
+
+
+def deadline_too_far(deadline: datetime) -> ApiError:
+    """A caller would wait longer than production lets it."""
+    shown = deadline.astimezone(_pacific(deadline)).isoformat(timespec="milliseconds")
+    return _invalid(
+        f"The request deadline is {shown}. The deadline cannot be more than 30s in the future."
+    )
+
+
+def policy_changed() -> ApiError:
+    """SetIamPolicy with the etag of a policy that is not the present one."""
+    return ApiError(
+        "ABORTED",
+        "There were concurrent policy changes. Please retry the whole read-modify-write with "
+        "exponential backoff.",
+    )
 
 
 # --- batches ---

@@ -154,6 +154,10 @@ def canonical_queue(queue: Queue, *, keeps_burst: bool = False) -> Queue:
         ApiError: INVALID_ARGUMENT with the service's own text: a setting is out of range.
     """
     rates, retry = queue.rate_limits, queue.retry_config
+    if keeps_burst and not 0 <= rates.max_burst_size <= limits.MAX_BURST_SIZE:
+        raise messages.setting_invalid(
+            f"RateLimits.maxBurstSize must be between 0 and {limits.MAX_BURST_SIZE}."
+        )
     for is_wrong, text in _QUEUE_RULES:
         if is_wrong(rates, retry):
             raise messages.setting_invalid(text)
@@ -163,7 +167,7 @@ def canonical_queue(queue: Queue, *, keeps_burst: bool = False) -> Queue:
         queue,
         rate_limits=RateLimits(
             max_dispatches_per_second=rate,
-            max_burst_size=rates.max_burst_size if keeps_burst else burst_for_rate(rate),
+            max_burst_size=(rates.max_burst_size if keeps_burst else 0) or burst_for_rate(rate),
             max_concurrent_dispatches=rates.max_concurrent_dispatches
             or default_rates.max_concurrent_dispatches,
         ),

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 from appengine_compat.core import messages, moments, validation
 from appengine_compat.core.model import Queue, QueueState, QueueStats
-from appengine_compat.local import records, tombstones
+from appengine_compat.local import documents, records, tombstones
 
 if TYPE_CHECKING:
     from appengine_compat.local.store import Connection
 
 _ROW = "id, name, state, settings, purge_time"
+_POLICY_KEY = "policy "
 _PURGED_AT_ONCE = 5000
 """Tasks deleted in one transaction: those who wait for theirs wait tens of milliseconds."""
 
@@ -66,18 +67,18 @@ def put(connection: Connection, queue: Queue, now: int) -> Queue:
     return replace(queue, state=current.state, purge_time=current.purge_time)
 
 
-def update(connection: Connection, given: Queue, mask: Iterable[str], now: int) -> Queue:
+def update(
+    connection: Connection, given: Queue, mask: Iterable[str], now: int, *, keeps_burst: bool
+) -> Queue:
     """Change a queue's settings, or create it.
 
     Raises:
         ApiError: INVALID_ARGUMENT: the result is not allowed, or the mask names no field.
     """
     found = records.load_queue(connection, given.name)
-    if found is None:
-        made = validation.updated_queue(Queue(name=given.name), given, mask)
-        return put(connection, validation.canonical_queue(made), now)
-    merged = validation.updated_queue(found[1], given, mask)
-    return put(connection, validation.canonical_queue(merged), now)
+    current = Queue(name=given.name) if found is None else found[1]
+    merged = validation.updated_queue(current, given, mask)
+    return put(connection, validation.canonical_queue(merged, keeps_burst=keeps_burst), now)
 
 
 def _insert(connection: Connection, queue: Queue, now: int) -> None:
@@ -138,6 +139,36 @@ def set_state(connection: Connection, name: str, state: QueueState) -> Queue:
     return replace(queue, state=state)
 
 
+def policy(connection: Connection, name: str) -> bytes | None:
+    """Return the IAM policy of a queue, None when none was set.
+
+    Raises:
+        ApiError: NOT_FOUND.
+    """
+    find(connection, name)
+    return documents.load(connection, _POLICY_KEY + name, 0)
+
+
+def set_policy(connection: Connection, name: str, value: bytes) -> None:
+    """Keep an IAM policy with a queue.
+
+    Raises:
+        ApiError: NOT_FOUND.
+    """
+    find(connection, name)
+    documents.save(connection, _POLICY_KEY + name, value)
+
+
+def location_ids(connection: Connection, project: str) -> list[str]:
+    """Return the locations in which a project has queues, in the order of their names."""
+    prefix = f"projects/{project}/locations/"
+    rows = connection.execute(
+        "SELECT name FROM queues WHERE name > ? AND name < ? ORDER BY name",
+        (prefix, prefix + "\U0010ffff"),
+    )
+    return list(dict.fromkeys(name[len(prefix) :].partition("/")[0] for (name,) in rows))
+
+
 def mark_purged(connection: Connection, name: str, now: int) -> tuple[int, Queue, int]:
     """Note a purge; return the queue's number, the queue, and the last task that it concerns.
 
@@ -186,6 +217,7 @@ def remove(connection: Connection, name: str, expires: int) -> int:
     ):
         connection.execute(f"DELETE FROM {table} WHERE {column} = ?", (number,))
     connection.execute("INSERT OR REPLACE INTO deleted_queues VALUES (?, ?)", (name, expires))
+    documents.forget(connection, _POLICY_KEY + name)
     _changed(connection)
     return number
 

@@ -44,6 +44,8 @@ TASK_COLUMNS = (
     "last_schedule, last_dispatch, last_response, last_status, headers, extra, "
     "coalesce(body, (SELECT b.body FROM bodies b WHERE b.task = tasks.seq))"
 )
+BODILESS_TASK_COLUMNS = TASK_COLUMNS.partition("coalesce")[0] + "NULL"
+"""The same, for whoever does not look at bodies, which may be long and many."""
 
 _dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 

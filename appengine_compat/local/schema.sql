@@ -117,3 +117,11 @@ CREATE TABLE kept (
     traceback TEXT
 );
 CREATE INDEX kept_by_time ON kept (kept_at);
+
+-- What else is kept by name: policies of queues, operations, settings of locations.
+CREATE TABLE documents (
+    key TEXT PRIMARY KEY,
+    value BLOB NOT NULL,
+    expires INTEGER                       -- NULL: kept for good
+) WITHOUT ROWID;
+CREATE INDEX documents_by_expiry ON documents (expires) WHERE expires IS NOT NULL;

@@ -13,15 +13,17 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
+from urllib.parse import quote
 
 from appengine_compat.core import limits, messages, moments, names, validation
 from appengine_compat.core.model import Queue, QueueState, QueueStats, Task
 from appengine_compat.errors import ApiError
-from appengine_compat.local import queue_operations, task_operations, tokens
+from appengine_compat.local import documents, queue_operations, task_operations, tokens
 from appengine_compat.local.clock import Clock, SystemClock
 from appengine_compat.local.delivery import AttemptEvent, InFlight, Transport
+from appengine_compat.local.documents import Record
 from appengine_compat.local.scheduler import Scheduler
-from appengine_compat.local.store import Store
+from appengine_compat.local.store import Connection, Store
 from appengine_compat.local.task_operations import NewTask
 from appengine_compat.local.tombstones import Windows
 
@@ -67,8 +69,13 @@ class LocalService:
 
     # --- queues ----------------------------------------------------------------------------------
 
-    def create_queue(self, parent: str, queue: Queue) -> Queue:
+    def create_queue(self, parent: str, queue: Queue, *, keeps_burst: bool = False) -> Queue:
         """Create a queue.
+
+        Args:
+            parent: the location.
+            queue: its name and settings.
+            keeps_burst: whether ``max_burst_size`` is taken as given; v2 derives it.
 
         Raises:
             ApiError: INVALID_ARGUMENT, ALREADY_EXISTS, or FAILED_PRECONDITION for a name that
@@ -88,7 +95,8 @@ class LocalService:
                 log_sampling_ratio=queue.log_sampling_ratio,
                 task_ttl_seconds=queue.task_ttl_seconds,
                 tombstone_ttl_seconds=queue.tombstone_ttl_seconds,
-            )
+            ),
+            keeps_burst=keeps_burst,
         )
         now = self._now()
         return self.store.write(lambda connection: queue_operations.create(connection, stored, now))
@@ -102,8 +110,23 @@ class LocalService:
         names.parse_queue_name(name)
         return self.store.read(lambda connection: queue_operations.find(connection, name))[1]
 
-    def list_queues(self, parent: str, *, page_size: int = 0, page_token: str = "") -> Page[Queue]:
+    def list_queues(
+        self,
+        parent: str,
+        *,
+        page_size: int = 0,
+        page_token: str = "",
+        matches: Callable[[Queue], bool] | None = None,
+        filter_text: str = "",
+    ) -> Page[Queue]:
         """Return a location's queues in the order of their names.
+
+        Args:
+            parent: the location.
+            page_size: how many at most; 0 for as many as a page may hold.
+            page_token: where to go on: the ``next_page_token`` of the page before.
+            matches: tells which queues are wanted; a page may then hold fewer than its size.
+            filter_text: what ``matches`` was made of; a token goes on with the same one only.
 
         Raises:
             ApiError: INVALID_ARGUMENT: the parent is no location, or the token is not valid.
@@ -111,20 +134,30 @@ class LocalService:
         if not names.LOCATION_NAME.match(parent):
             raise messages.resource_name_malformed()
         limit = _page_limit(page_size, limits.MAX_PAGE_QUEUES)
-        after = self._token_place(page_token, parent)
+        scope = f"{parent}?{quote(filter_text)}"
+        after = self._token_place(page_token, scope)
         queues = self.store.read(
             lambda connection: queue_operations.list_page(
                 connection, f"{parent}/queues/", after, limit + 1
             )
         )
-        return self._page(queues, limit, parent, lambda queue: queue.name)
+        token = ""
+        if len(queues) > limit:
+            queues = queues[:limit]
+            token = self._token(scope, queues[-1].name)
+        if matches is not None:
+            queues = [queue for queue in queues if matches(queue)]
+        return Page(queues, token)
 
-    def update_queue(self, queue: Queue, mask: Iterable[str] = ()) -> Queue:
+    def update_queue(
+        self, queue: Queue, mask: Iterable[str] = (), *, keeps_burst: bool = False
+    ) -> Queue:
         """Change a queue's settings, or create it when it is not there.
 
         Args:
             queue: its name, and the settings as they shall be.
             mask: snake_case paths of what is to change; empty for everything.
+            keeps_burst: whether ``max_burst_size`` stays as it is or is given; v2 derives it.
 
         Raises:
             ApiError: INVALID_ARGUMENT.
@@ -132,7 +165,9 @@ class LocalService:
         names.parse_queue_name(queue.name)
         paths, now = tuple(mask), self._now()
         updated = self.store.write(
-            lambda connection: queue_operations.update(connection, queue, paths, now)
+            lambda connection: queue_operations.update(
+                connection, queue, paths, now, keeps_burst=keeps_burst
+            )
         )
         self._look()
         return updated
@@ -247,6 +282,33 @@ class LocalService:
             ApiError: what concerns the call as a whole: too many, no such queue.
             StoreError: the database could not be written; none was created.
         """
+        return self._create(parent, tasks, None)[0]
+
+    def create_tasks_once(
+        self,
+        parent: str,
+        tasks: Sequence[Task | ApiError],
+        record: Record[Task | ApiError],
+    ) -> bytes:
+        """Create tasks as ``create_tasks`` does, and keep a record of it in the same commit.
+
+        Args:
+            parent: the queue's name.
+            tasks: the tasks, or why one cannot be.
+            record: makes what is kept of the results.
+
+        Returns:
+            What was kept; if it is there already, from a call before, nothing is done.
+        """
+        kept = self.document(record.key)
+        return self._create(parent, tasks, record)[1] if kept is None else kept
+
+    def _create(
+        self,
+        parent: str,
+        tasks: Sequence[Task | ApiError],
+        record: Record[Task | ApiError] | None,
+    ) -> tuple[list[Task | ApiError], bytes]:
         if len(tasks) > limits.MAX_BATCH_CREATE:
             raise messages.too_many_in_batch("tasks", limits.MAX_BATCH_CREATE)
         queue = names.parse_queue_name(parent)
@@ -258,6 +320,8 @@ class LocalService:
         places: list[int] = []
         for place, task in enumerate(tasks):
             try:
+                if isinstance(task, ApiError):
+                    raise task
                 stored = validation.canonical_task(queue, task, moment)
             except ApiError as refusal:
                 results.append(refusal)
@@ -265,9 +329,24 @@ class LocalService:
             new_tasks.append(task_operations.prepare(stored, is_named=bool(task.name)))
             places.append(place)
             results.append(stored)
-        number, refusals = self.store.write(
-            lambda connection: task_operations.create(connection, parent, new_tasks, now)
-        )
+
+        def create(connection: Connection) -> tuple[int, list[ApiError | None], bytes, bool]:
+            kept = None if record is None else documents.load(connection, record.key, now)
+            if kept is not None:
+                return 0, [], kept, False
+            number, refusals = task_operations.create(connection, parent, new_tasks, now)
+            kept = b""
+            if record is not None:
+                ends = list(results)
+                for place, refused in zip(places, refusals, strict=True):
+                    if refused is not None:
+                        ends[place] = refused
+                kept = documents.keep(connection, record, ends, now)
+            return number, refusals, kept, True
+
+        number, refusals, kept, is_done = self.store.write(create)
+        if not is_done:
+            return [], kept
         earliest: dict[str, int] = {}
         for place, new, refused in zip(places, new_tasks, refusals, strict=True):
             if refused is not None:
@@ -278,7 +357,7 @@ class LocalService:
         if scheduler is not None:
             for service, due in earliest.items():
                 scheduler.tell(number, service, due)
-        return results
+        return results, kept
 
     def get_task(self, name: str) -> Task:
         """Return a task in the FULL view.
@@ -292,8 +371,17 @@ class LocalService:
             lambda connection: task_operations.get(connection, str(queue), task_id, now)
         )
 
-    def list_tasks(self, parent: str, *, page_size: int = 0, page_token: str = "") -> Page[Task]:
-        """Return a queue's tasks, in the FULL view, in the order of their ids.
+    def list_tasks(
+        self, parent: str, *, page_size: int = 0, page_token: str = "", has_bodies: bool = True
+    ) -> Page[Task]:
+        """Return a queue's tasks in the order of their ids.
+
+        Args:
+            parent: the queue's name.
+            page_size: how many at most; 0 for as many as a page may hold. Where bodies are long,
+                a page holds fewer.
+            page_token: where to go on: the ``next_page_token`` of the page before.
+            has_bodies: whether the tasks come in the FULL view, or without their bodies.
 
         Raises:
             ApiError: NOT_FOUND, or INVALID_ARGUMENT for a token that is not valid.
@@ -301,10 +389,13 @@ class LocalService:
         names.parse_queue_name(parent)
         limit = _page_limit(page_size, limits.MAX_PAGE_TASKS)
         after = self._token_place(page_token, parent)
-        tasks = self.store.read(
-            lambda connection: task_operations.list_page(connection, parent, after, limit + 1)
+        tasks, has_more = self.store.read(
+            lambda connection: task_operations.list_page(
+                connection, parent, after, limit, has_bodies=has_bodies
+            )
         )
-        return self._page(tasks, limit, parent, lambda task: names.short_id(task.name))
+        token = self._token(parent, names.short_id(tasks[-1].name)) if has_more else ""
+        return Page(tasks, token)
 
     def delete_task(self, name: str) -> None:
         """Delete a task, waiting or running; one that runs is not tried again.
@@ -313,7 +404,7 @@ class LocalService:
             ApiError: NOT_FOUND.
         """
         queue, task_id = names.parse_task_name(name)
-        refusal = self._delete(str(queue), [task_id])[0]
+        refusal = self._delete(str(queue), [task_id], None)[0][0]
         if refusal is not None:
             raise refusal
 
@@ -326,6 +417,19 @@ class LocalService:
         Raises:
             ApiError: what concerns the call as a whole: too many, other queues, no such queue.
         """
+        return self._delete(parent, self._task_ids(parent, task_names), None)[0]
+
+    def delete_tasks_once(
+        self, parent: str, task_names: Sequence[str], record: Record[ApiError | None]
+    ) -> bytes:
+        """Delete tasks as ``delete_tasks`` does, and keep a record of it in the same commit.
+
+        Returns:
+            What was kept; if it is there already, from a call before, nothing is done.
+        """
+        return self._delete(parent, self._task_ids(parent, task_names), record)[1]
+
+    def _task_ids(self, parent: str, task_names: Sequence[str]) -> list[str]:
         if len(task_names) > limits.MAX_BATCH_DELETE:
             raise messages.too_many_in_batch("names", limits.MAX_BATCH_DELETE)
         names.parse_queue_name(parent)
@@ -335,15 +439,23 @@ class LocalService:
             if str(queue) != parent:
                 raise messages.parents_differ()
             task_ids.append(task_id)
-        return self._delete(parent, task_ids)
+        return task_ids
 
-    def _delete(self, parent: str, task_ids: Sequence[str]) -> list[ApiError | None]:
+    def _delete(
+        self, parent: str, task_ids: Sequence[str], record: Record[ApiError | None] | None
+    ) -> tuple[list[ApiError | None], bytes]:
         now = self._now()
-        return self.store.write(
-            lambda connection: task_operations.delete(
-                connection, parent, task_ids, self._windows, now
-            )
-        )
+
+        def delete(connection: Connection) -> tuple[list[ApiError | None], bytes]:
+            kept = None if record is None else documents.load(connection, record.key, now)
+            if kept is not None:
+                return [], kept
+            refusals = task_operations.delete(connection, parent, task_ids, self._windows, now)
+            if record is None:
+                return refusals, b""
+            return refusals, documents.keep(connection, record, refusals, now)
+
+        return self.store.write(delete)
 
     def run_task(self, name: str) -> Task:
         """Dispatch a task now, whatever its schedule time and its queue's state and rate.
@@ -363,6 +475,23 @@ class LocalService:
         )
         self._look()
         return task
+
+    # --- what else is kept by name ---------------------------------------------------------------
+
+    def location_ids(self, project: str) -> list[str]:
+        """Return the locations in which a project has queues."""
+        return self.store.read(
+            lambda connection: queue_operations.location_ids(connection, project)
+        )
+
+    def document(self, key: str) -> bytes | None:
+        """Return what was kept under a key, None when there is nothing or its time is over."""
+        now = self._now()
+        return self.store.read(lambda connection: documents.load(connection, key, now))
+
+    def set_document(self, key: str, value: bytes) -> None:
+        """Keep bytes under a key, for good, in place of what was there."""
+        self.store.write(lambda connection: documents.save(connection, key, value))
 
     # --- dispatching -----------------------------------------------------------------------------
 
@@ -436,23 +565,17 @@ class LocalService:
 
     # --- pages -----------------------------------------------------------------------------------
 
-    def _page(
-        self, found: list[T], limit: int, parent: str, place_of: Callable[[T], str]
-    ) -> Page[T]:
-        if len(found) <= limit:
-            return Page(found)
-        items = found[:limit]
+    def _token(self, scope: str, place: str) -> str:
         until = int(self._clock.now()) + _PAGE_TOKEN_SECONDS
-        text = f"{until} {parent} {place_of(items[-1])}"
-        return Page(items, base64.urlsafe_b64encode(text.encode()).decode("ascii"))
+        return base64.urlsafe_b64encode(f"{until} {scope} {place}".encode()).decode("ascii")
 
-    def _token_place(self, token: str, parent: str) -> str:
+    def _token_place(self, token: str, scope: str) -> str:
         if not token:
             return ""
         try:
             text = base64.b64decode(token, altchars=b"-_", validate=True).decode()
-            until, own_parent, place = text.split(" ")
-            if own_parent == parent and int(until) >= self._clock.now():
+            until, own_scope, place = text.split(" ")
+            if own_scope == scope and int(until) >= self._clock.now():
                 return place
         except (ValueError, binascii.Error):
             pass

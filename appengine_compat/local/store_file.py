@@ -13,11 +13,18 @@ from pathlib import Path
 from appengine_compat.errors import StoreError, StoreTooNewError
 from appengine_compat.local.locks import FileLock
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 APPLICATION_ID = 0x41454354  # "AECT", in the file's header
 
 # Version → the script that makes the next one of it.
-_MIGRATIONS: dict[int, str] = {}
+_MIGRATIONS: dict[int, str] = {
+    1: """
+        CREATE TABLE documents (
+            key TEXT PRIMARY KEY, value BLOB NOT NULL, expires INTEGER
+        ) WITHOUT ROWID;
+        CREATE INDEX documents_by_expiry ON documents (expires) WHERE expires IS NOT NULL;
+    """,
+}
 
 _CHECKED_BYTES = 32 * 1024 * 1024
 """Up to here the whole file is checked when it is opened; larger ones would delay the start."""

@@ -22,6 +22,8 @@ _INSERT = (
     "headers, extra, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
+_PAGE_BODY_BYTES = 8 * 1024 * 1024
+
 
 @dataclass(frozen=True, slots=True)
 class NewTask:
@@ -116,18 +118,30 @@ def _missing(connection: Connection, queue: int, task_id: str, now: int) -> ApiE
     return messages.task_missing()
 
 
-def list_page(connection: Connection, queue_name: str, after: str, limit: int) -> list[Task]:
-    """Return tasks in the order of their ids, from after one.
+def list_page(
+    connection: Connection, queue_name: str, after: str, limit: int, *, has_bodies: bool
+) -> tuple[list[Task], bool]:
+    """Return tasks in the order of their ids, from after one, and whether more follow.
+
+    Bodies in a page are bounded, so that it may hold fewer tasks than its limit.
 
     Raises:
         ApiError: NOT_FOUND: there is no such queue.
     """
     number, _ = queue_operations.find(connection, queue_name)
+    columns = records.TASK_COLUMNS if has_bodies else records.BODILESS_TASK_COLUMNS
     rows = connection.execute(
-        f"SELECT {records.TASK_COLUMNS} FROM tasks WHERE queue = ? AND id > ? ORDER BY id LIMIT ?",
-        (number, after, limit),
+        f"SELECT {columns} FROM tasks WHERE queue = ? AND id > ? ORDER BY id LIMIT ?",
+        (number, after, limit + 1),
     )
-    return [records.task_of(row, queue_name) for row in rows]
+    tasks: list[Task] = []
+    size = 0
+    for row in rows:
+        size += len(row[-1] or b"")
+        if len(tasks) == limit or (tasks and size > _PAGE_BODY_BYTES):
+            return tasks, True
+        tasks.append(records.task_of(row, queue_name))
+    return tasks, False
 
 
 def delete(

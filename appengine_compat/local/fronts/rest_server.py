@@ -1,0 +1,202 @@
+"""The HTTP server of the REST door: waitress, which holds idle and slow clients without threads."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import threading
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from appengine_compat.errors import ApiError, ConfigError
+from appengine_compat.local.fronts import rest_front
+from appengine_compat.local.service import LocalService
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+_THREADS = 16
+_MAX_REQUEST_BYTES = 160 * 1024 * 1024
+_MOST_CONNECTIONS = 8000
+_SPARE_FILES = 256
+"""Left of the process's open files for the database, targets and the program around."""
+_BACKLOG = 2048
+_IDLE_SECONDS = 60
+_LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1", "host.docker.internal", "ip6-localhost"})
+
+
+class RestServer:
+    """An HTTP server that runs in threads of this process.
+
+    Attributes:
+        host: the address that it listens on.
+        port: the port that it listens on.
+    """
+
+    def __init__(self, app: WSGIApplication, bound: socket.socket) -> None:
+        from waitress.server import create_server  # type: ignore[import-untyped]
+
+        self.host, self.port = bound.getsockname()[:2]
+        self._loop: dict[int, Any] = {}
+        self._server = create_server(
+            app,
+            map=self._loop,
+            sockets=[bound],
+            threads=_THREADS,
+            ident="appengine-compat",
+            backlog=_BACKLOG,
+            connection_limit=_connection_limit(),
+            channel_timeout=_IDLE_SECONDS,
+            # select() knows no file above 1023.
+            asyncore_use_poll=True,
+            max_request_body_size=_MAX_REQUEST_BYTES,
+            # A thread would wait for a slow reader at the default of 16 MiB.
+            outbuf_high_watermark=2 * _MAX_REQUEST_BYTES,
+            clear_untrusted_proxy_headers=True,
+        )
+        self._thread = threading.Thread(
+            target=self._server.run, name="appengine-compat-rest", daemon=True
+        )
+        self._thread.start()
+
+    def stop(self, grace_seconds: float = 1.0) -> None:
+        """Take no more requests, and give those that run a moment to end."""
+        self._server.task_dispatcher.shutdown(timeout=grace_seconds)
+        if self._thread.is_alive():
+            # The loop's own thread must close what the loop looks at.
+            self._server.trigger.pull_trigger(self._close)
+            self._thread.join()
+
+    def _close(self) -> None:
+        for dispatcher in list(self._loop.values()):
+            dispatcher.close()
+
+
+def serve_rest(
+    service: LocalService,
+    host: str = "127.0.0.1",
+    port: int = 8124,
+    *,
+    location: str = "us-central1",
+    mounts: Mapping[str, WSGIApplication] | None = None,
+) -> RestServer:
+    """Serve Cloud Tasks over REST, in threads of this process.
+
+    Args:
+        service: does the work; it is not closed with the server.
+        host: the address to listen on.
+        port: the port to listen on; 0 for any that is free.
+        location: the location that is listed though it has no queue yet.
+        mounts: what else the port serves, by the path that it begins with (``/_local``).
+
+    Returns:
+        The server, which has begun to take requests.
+
+    Raises:
+        ConfigError: nothing can listen on this address, or waitress is not installed.
+    """
+    app = rest_front.application(service, location=location, mounts=mounts)
+    return serve_app(app, host, port)
+
+
+def serve_app(app: WSGIApplication, host: str, port: int) -> RestServer:
+    """Serve any WSGI application as the REST door is served, guarded against web pages.
+
+    Raises:
+        ConfigError: as ``serve_rest``.
+    """
+    try:
+        import waitress  # type: ignore[import-untyped]  # noqa: F401
+    except ImportError:
+        raise ConfigError(
+            "Serving REST needs waitress, which is not installed: "
+            "pip install 'appengine-compat[dev]'."
+        ) from None
+    bound = _bind(host, port)
+    return RestServer(guarded(app, bound.getsockname()[0]), bound)
+
+
+def guarded(app: WSGIApplication, host: str) -> WSGIApplication:
+    """Return an application that refuses what a web page makes a browser ask.
+
+    Whoever creates tasks has them run as this service's own. A page from anywhere could make the
+    developer's browser create some, since a local port is no secret: by asking across sites, or
+    by a name of its own that resolves to this machine.
+
+    Args:
+        app: what is to be kept safe.
+        host: the address that it is served on.
+    """
+    own_names = _LOCAL_NAMES | {host}
+    is_local = _is_loopback(host)
+
+    def guard(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        origin = environ.get("HTTP_ORIGIN")
+        asked = urlsplit(f"//{environ.get('HTTP_HOST', '')}").hostname or host
+        if origin is not None and not _is_own(_host_of(origin), own_names):
+            why = (
+                f"A page of {origin} may not use this service. Send no Origin header, or one of "
+                "this machine."
+            )
+        elif is_local and not _is_own(asked, own_names):
+            why = (
+                f"This service listens on {host} and is not known as {asked}. Use localhost, or "
+                "start it with the host that it shall be reached by."
+            )
+        else:
+            return app(environ, start_response)
+        text = rest_front.error_text(ApiError("PERMISSION_DENIED", why))
+        headers = [("Content-Type", "application/json"), ("Content-Length", str(len(text)))]
+        start_response("403 Forbidden", headers)
+        return [text]
+
+    return guard
+
+
+def _host_of(origin: str) -> str:
+    try:
+        return urlsplit(origin).hostname or ""
+    except ValueError:
+        return ""
+
+
+def _is_own(name: str, own_names: frozenset[str]) -> bool:
+    return name in own_names or name.endswith(".localhost") or _is_loopback(name)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    bound = None
+    try:
+        # An IPv4 address first: "localhost" is both, and most clients try that one.
+        found = sorted(
+            socket.getaddrinfo(host, port, type=socket.SOCK_STREAM),
+            key=lambda each: each[0] != socket.AF_INET,
+        )
+        family, _, _, _, address = found[0]
+        bound = socket.create_server(address[:2], family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise ConfigError(
+            f"Cloud Tasks' REST cannot be served on {host}:{port}: {error.strerror or error}. "
+            "Choose another port, or end the program that listens there.",
+            setting="--rest-port",
+        ) from None
+    return bound
+
+
+def _connection_limit() -> int:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 400
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files == resource.RLIM_INFINITY:
+        return _MOST_CONNECTIONS
+    return max(64, min(_MOST_CONNECTIONS, files - _SPARE_FILES))
