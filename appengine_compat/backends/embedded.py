@@ -363,8 +363,8 @@ class EmbeddedBackend:
             )
             return BackendError(Reason.TASK_TOO_LARGE, f"{which} {detail}.", queue=queue, task=task)
         reason = _REASONS.get(error.reason, Reason.INVALID_REQUEST)
-        words = _WORDS.get(reason, "")
-        return BackendError(reason, f"{which}{words}: {error.message}", queue=queue, task=task)
+        words = _WORDS.get(reason) or f": {error.message}"
+        return BackendError(reason, f"{which}{words.rstrip('.')}.", queue=queue, task=task)
 
     def _unknown_queue(self, queue: str) -> str:
         page = self.service().list_queues(self.queue_name(queue).parent)

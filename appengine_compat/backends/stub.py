@@ -209,13 +209,13 @@ class StubBackend:
     def _created(self, queue: StubQueue, task: StubTask) -> Outcome:
         reason = None
         if task.id in queue.tasks:
-            reason, state = Reason.TASK_ALREADY_EXISTS, "is in the queue"
+            reason, state = Reason.TASK_ALREADY_EXISTS, "is there already"
         elif task.id in queue.tombstones:
             reason, state = Reason.TOMBSTONED_TASK, "was deleted or has run; its name is reserved"
         if reason is None:
             queue.tasks[task.id] = task
             return Outcome(task.id)
-        message = f"A task named {task.id!r} {state} ({queue.name!r})."
+        message = f"Task {task.id!r} of queue {queue.name!r} {state}."
         return Outcome(task.id, BackendError(reason, message, queue=queue.name, task=task.id))
 
     def _deleted(self, queue: StubQueue, task_id: str) -> Outcome:

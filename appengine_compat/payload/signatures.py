@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
-from types import CodeType, FunctionType, MethodType
-from typing import Any
+from functools import lru_cache, partial
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from inspect import Signature
 
 _VARIADIC = 0x04  # CO_VARARGS
 _VARIADIC_KEYWORDS = 0x08  # CO_VARKEYWORDS
@@ -100,18 +103,30 @@ def _problem(
 def _refused_by_signature(
     call: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> str | None:
-    import inspect
-
-    try:
-        # What a decorator wraps has a signature of its own; the wrapper is what will be called.
-        signature = inspect.signature(call, follow_wrapped=False)
-    except (TypeError, ValueError):
-        return None  # many builtins do not tell
+    is_builtin = isinstance(call, BuiltinFunctionType) and isinstance(call.__self__, ModuleType)
+    signature = (_signature_of_builtin if is_builtin else _signature_of)(call)
+    if signature is None:
+        return None
     try:
         signature.bind(*args, **kwargs)
     except TypeError as error:
         return f"The arguments do not fit {_name(call)}{signature}: {error}. {_FATE}"
     return None
+
+
+def _signature_of(call: Callable[..., Any]) -> Signature | None:
+    import inspect
+
+    try:
+        # What a decorator wraps has a signature of its own; the wrapper is what will be called.
+        return inspect.signature(call, follow_wrapped=False)
+    except (TypeError, ValueError):
+        return None  # many builtins do not tell
+
+
+# Finding a builtin's parses text, for longer than all the rest of defer takes. Nothing else is
+# remembered: classes may change what they take, and methods would keep their objects alive.
+_signature_of_builtin = lru_cache(maxsize=64)(_signature_of)
 
 
 def _signature(function: FunctionType) -> str:

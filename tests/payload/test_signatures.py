@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -74,3 +76,34 @@ class Strange:
 @pytest.mark.parametrize("make", [Strange, lambda: 5, lambda: None, lambda: type, object])
 def test_what_cannot_be_told_is_not_warned_of(make: Callable[[], Any]) -> None:
     assert misfit(make(), (1, 2, 3), {}) is None
+
+
+def test_a_builtins_signature_is_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    misfit(len, ("a",), {})
+
+    def refuse(*_: object, **__: object) -> Any:
+        raise AssertionError("asked again")
+
+    monkeypatch.setattr(inspect, "signature", refuse)
+    assert misfit(len, ("a",), {}) is None
+    assert "missing a required argument: 'obj'" in str(misfit(len, (), {}))
+
+
+def test_the_methods_of_builtins_do_not_keep_their_objects_alive() -> None:
+    class Large(bytearray):
+        """Something that tells when it is gone."""
+
+    large = Large(b"x")
+    is_there = weakref.ref(large)
+    misfit(large.decode, (), {})
+    del large
+    assert is_there() is None
+
+
+def test_a_class_may_change_what_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Work:
+        def __init__(self, one: int) -> None: ...
+
+    assert misfit(Work, (), {}) is not None
+    monkeypatch.setattr(Work, "__init__", lambda self: None)
+    assert misfit(Work, (), {}) is None

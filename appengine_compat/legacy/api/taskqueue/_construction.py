@@ -179,9 +179,25 @@ def convert_payload(payload: Any, headers: Headers) -> Any:
 
 
 def place_payload(
-    method: str, path: str, query: str, payload: Any, params: Mapping[Any, Any], headers: Headers
+    method: str,
+    path: str,
+    query: str,
+    payload: Any,
+    params: Mapping[Any, Any],
+    headers: Headers,
+    *,
+    checks_query: bool = True,
 ) -> tuple[str, Any]:
     """Put payload and parameters where the method carries them.
+
+    Args:
+        method: in capitals.
+        path: of the URL.
+        query: of the URL.
+        payload: as given.
+        params: as given.
+        headers: get the content type that belongs to the body.
+        checks_query: whether POST with a query is refused, App Engine's rule.
 
     Returns:
         The relative URL with its query, and the payload (None for a method without one).
@@ -196,14 +212,14 @@ def place_payload(
                 "Message body and parameters both present for POST method; only one of these "
                 "can be supplied"
             )
-        if query:
+        if query and checks_query:
             raise InvalidTaskError(
                 'POST method cannot have a query string; use the "params" keyword argument instead'
             )
         if params:
             headers.add_missing("content-type", FORM_CONTENT_TYPE)
             return path, text
-        return path, convert_payload(payload, headers)
+        return (f"{path}?{query}" if query else path), convert_payload(payload, headers)
     if method in _limits.QUERY_METHODS:
         if payload and method not in _limits.BODY_METHODS:
             raise InvalidTaskError(

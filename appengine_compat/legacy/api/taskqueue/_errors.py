@@ -191,7 +191,14 @@ def error_for(refusal: BackendError, action: str) -> Error:
         action: what was tried, naming queue and task, as "add task 'a' to queue 'q'".
     """
     detail = str(refusal) or refusal.reason.value
-    return CLASS_OF[refusal.reason](f"Could not {action}: {detail}")
+    text = detail if _names_its_place(refusal) else f"Could not {action}: {detail}"
+    return CLASS_OF[refusal.reason](text)
+
+
+def _names_its_place(refusal: BackendError) -> bool:
+    text, queue, task = str(refusal), refusal.queue, refusal.task
+    names_queue = bool(queue) and (repr(queue) in text or f"/queues/{queue}" in text)
+    return names_queue and (not task or repr(task) in text)
 
 
 _joined: dict[type[CompatError], type[Error]] = {}

@@ -34,6 +34,7 @@ _NAMES = frozenset(
         "tag",
         "target",
         "url",
+        "_query_check",
         "_size_check",
     }
 )
@@ -109,7 +110,13 @@ class Task:
             raise InvalidTaskError("tag can only be specified for pull tasks")
         construction.add_namespaces(headers)
         self.__relative_url, self.__payload = construction.place_payload(
-            self.__method, path, query, payload, params, headers
+            self.__method,
+            path,
+            query,
+            payload,
+            params,
+            headers,
+            checks_query=kwargs.get("_query_check", True),
         )
         self.__retry_count = 0
         self.__queue_name: str | None = None

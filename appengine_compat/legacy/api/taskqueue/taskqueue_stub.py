@@ -297,6 +297,8 @@ class TaskQueueServiceStub(StubBackend, _SdkStub):
             eta=_eta(task).replace(microsecond=0),
             # The queue's headers are no part of what the limit on tasks is about.
             _size_check=False,
+            # What deferred allows itself.
+            _query_check=False,
         )
 
 

@@ -229,14 +229,17 @@ def defer(obj: Any, *args: Any, **kwargs: Any) -> taskqueue.Task:
         appengine_compat.errors.DeferWarning: the arguments do not fit the callable, or calling
             it would run nothing. App Engine found out when the task ran.
 
-    Differs from App Engine: ``_url=None`` and ``_headers=None`` mean "none given" as documented
-    there, and payloads over 102,400 bytes need no datastore.
+    Differs from App Engine: ``_url`` may have a query, ``_url=None`` and ``_headers=None`` mean
+    "none given" as documented there, and payloads over 102,400 bytes need no datastore.
     """
     options = {
         option: kwargs.pop("_" + option, None)
         for option in ("countdown", "eta", "name", "target", "retry_options")
     }
     options["url"] = kwargs.pop("_url", _DEFAULT_URL) or ""
+    if "?" in options["url"]:
+        # The body is a pickle, so a query beside it cannot be meant as parameters.
+        options["_query_check"] = False
     options["headers"] = dict(_TASKQUEUE_HEADERS)
     options["headers"].update(kwargs.pop("_headers", None) or {})
     adding = {"transactional": kwargs.pop("_transactional", False)}

@@ -301,6 +301,24 @@ def test_each_refusal_has_its_class_and_a_message(
     assert raised.value.__class__.__name__ == CLASSES[reason].__name__
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Task 'n' of queue 'q' is there.", "Task 'n' of queue 'q' is there."),
+        ("Refused 'n' in projects/p/locations/l/queues/q.", "Refused 'n' in projects/p/"),
+        ("It is there.", "Could not add task 'n' to queue 'q': It is there."),
+        ("Queue 'q' is full.", "Could not add task 'n' to queue 'q': Queue 'q' is full."),
+    ],
+)
+def test_a_message_names_queue_and_task_and_does_so_once(
+    text: str, expected: str, backend: Recorder
+) -> None:
+    backend.failure = BackendError(Reason.TASK_ALREADY_EXISTS, text, queue="q", task="n")
+    with pytest.raises(taskqueue.TaskAlreadyExistsError) as raised:
+        taskqueue.add(name="n", queue_name="q")
+    assert str(raised.value).startswith(expected)
+
+
 def test_no_message_is_empty(backend: Recorder) -> None:
     backend.failure = BackendError(Reason.TRANSIENT, "")
     with pytest.raises(taskqueue.TransientError, match=r"a task for '/x' to queue 'q': TRANSIENT"):

@@ -136,6 +136,16 @@ class TestTask:
         deferred.defer(work, _url=url, _queue="mail")
         assert the_task(stub).url == "/_ah/queue/mail"
 
+    def test_the_url_may_have_a_query(self, stub: Any) -> None:
+        task = deferred.defer(work, 5, _url="/custom?a=1&b=2")
+        (found,) = stub.get_filtered_tasks(url="/custom?a=1&b=2")
+        assert task.url == found.url == "/custom?a=1&b=2"
+        assert pickle.loads(found.payload) == (work, (5,), {})
+
+    def test_a_task_made_by_hand_keeps_app_engines_rule(self) -> None:
+        with pytest.raises(taskqueue.InvalidTaskError, match="cannot have a query string"):
+            taskqueue.Task(url="/custom?a=1", payload=b"x")
+
     def test_what_is_no_option_goes_to_the_callable(self, stub: Any) -> None:
         deferred.defer(work, _method="GET", _params=1)
         assert deferred.run(the_task(stub).payload) == ((), {"_method": "GET", "_params": 1})
