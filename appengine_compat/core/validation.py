@@ -16,6 +16,8 @@ from appengine_compat.core.model import (
     AppEngineRouting,
     HttpRequest,
     HttpTarget,
+    OAuthToken,
+    OidcToken,
     Queue,
     RateLimits,
     RetryConfig,
@@ -251,8 +253,6 @@ _HTTP_TARGET_PARTS = {
     "http_target.uri_override": "uri_override",
     "http_target.http_method": "method",
     "http_target.header_overrides": "header_overrides",
-    "http_target.oidc_token": "token",
-    "http_target.oauth_token": "token",
 }
 _URI_PARTS = {
     "scheme": "scheme",
@@ -264,8 +264,22 @@ _URI_PARTS = {
     "query_override.query_params": "query",
     "uri_override_enforce_mode": "mode",
 }
+_TOKEN_PARTS: dict[str, tuple[type[OidcToken] | type[OAuthToken], str]] = {
+    "oidc_token": (OidcToken, ""),
+    "oauth_token": (OAuthToken, ""),
+    "oidc_token.service_account_email": (OidcToken, "service_account_email"),
+    "oidc_token.audience": (OidcToken, "audience"),
+    "oauth_token.service_account_email": (OAuthToken, "service_account_email"),
+    "oauth_token.scope": (OAuthToken, "scope"),
+}
+_ROUTING_PREFIXES = (
+    "app_engine_http_queue.app_engine_routing_override.",
+    "app_engine_routing_override.",
+)
+_ROUTING_PARTS = frozenset({"service", "version", "instance", "host"})
 _NOT_UPDATABLE = frozenset({"name", "state", "purge_time", "type", "stats"})
-_EVERYTHING = tuple(dict.fromkeys(path for path in _WHOLE if "." not in path))
+EVERYTHING = tuple(dict.fromkeys(path for path in _WHOLE if "." not in path))
+"""What an update without a mask changes."""
 
 
 def updated_queue(current: Queue, given: Queue, mask: Iterable[str] = ()) -> Queue:
@@ -281,7 +295,7 @@ def updated_queue(current: Queue, given: Queue, mask: Iterable[str] = ()) -> Que
         ApiError: INVALID_ARGUMENT: a path names no field of a queue.
     """
     changed = current
-    for path in tuple(mask) or _EVERYTHING:
+    for path in tuple(mask) or EVERYTHING:
         if path in _WHOLE:
             changed = _with(changed, _WHOLE[path], getattr(given, _WHOLE[path]))
         elif path in _PARTS:
@@ -290,6 +304,8 @@ def updated_queue(current: Queue, given: Queue, mask: Iterable[str] = ()) -> Que
             changed = _with(changed, message, _with(getattr(changed, message), _PARTS[path], value))
         elif path.startswith("http_target."):
             changed = _with_http_target(changed, given, path)
+        elif path.startswith(_ROUTING_PREFIXES):
+            changed = _with_routing(changed, given, path)
         elif path == "task_ttl":
             changed = _with(changed, "task_ttl_seconds", given.task_ttl_seconds)
         elif path == "tombstone_ttl":
@@ -299,19 +315,48 @@ def updated_queue(current: Queue, given: Queue, mask: Iterable[str] = ()) -> Que
     return changed
 
 
+def _with_routing(changed: Queue, given: Queue, path: str) -> Queue:
+    part = path.rpartition(".")[2]
+    if part not in _ROUTING_PARTS or f"{path.removesuffix(part)}" not in _ROUTING_PREFIXES:
+        raise messages.mask_path_unknown(path)
+    routing = changed.app_engine_routing_override or AppEngineRouting()
+    value = getattr(given.app_engine_routing_override or AppEngineRouting(), part)
+    routing = _with(routing, part, value)
+    return replace(
+        changed, app_engine_routing_override=routing if routing != AppEngineRouting() else None
+    )
+
+
+def _with_token(target: HttpTarget, source: HttpTarget, part: str) -> HttpTarget:
+    kind, name = _TOKEN_PARTS[part]
+    nothing = kind(service_account_email="")
+    given = source.token if isinstance(source.token, kind) else nothing
+    current = target.token if isinstance(target.token, kind) else nothing
+    token = _with(current, name, getattr(given, name)) if name else given
+    if token != nothing:
+        return replace(target, token=token)
+    # Clearing a token of one kind leaves one of the other.
+    return replace(target, token=None) if isinstance(target.token, kind) else target
+
+
 def _with_http_target(changed: Queue, given: Queue, path: str) -> Queue:
     target = changed.http_target or HttpTarget()
     source = given.http_target or HttpTarget()
+    part = path.removeprefix("http_target.")
     if path in _HTTP_TARGET_PARTS:
         name = _HTTP_TARGET_PARTS[path]
-        return replace(changed, http_target=_with(target, name, getattr(source, name)))
-    prefix = "http_target.uri_override."
-    part = _URI_PARTS.get(path[len(prefix) :]) if path.startswith(prefix) else None
-    if part is None:
-        raise messages.mask_path_unknown(path)
-    uri = target.uri_override or UriOverride()
-    value = getattr(source.uri_override or UriOverride(), part)
-    return replace(changed, http_target=replace(target, uri_override=_with(uri, part, value)))
+        target = _with(target, name, getattr(source, name))
+    elif part in _TOKEN_PARTS:
+        target = _with_token(target, source, part)
+    else:
+        uri_part = _URI_PARTS.get(part.removeprefix("uri_override."))
+        if uri_part is None or not part.startswith("uri_override."):
+            raise messages.mask_path_unknown(path)
+        uri = target.uri_override or UriOverride()
+        value = getattr(source.uri_override or UriOverride(), uri_part)
+        uri = _with(uri, uri_part, value)
+        target = replace(target, uri_override=uri if uri != UriOverride() else None)
+    return replace(changed, http_target=target if target != HttpTarget() else None)
 
 
 def _with(message: _Message, field: str, value: object) -> _Message:

@@ -7,7 +7,7 @@ from typing import Any
 
 from google.protobuf import empty_pb2
 
-from appengine_compat.core import messages, names
+from appengine_compat.core import messages, names, validation
 from appengine_compat.core.model import Queue
 from appengine_compat.local.fronts import queue_filter, resources
 from appengine_compat.local.fronts.queue_messages import read_queue, write_queue
@@ -89,6 +89,10 @@ def update_queue(api: Api, request: Any) -> Any:
     resources.queue(request.queue.name)
     mask = tuple(path for path in request.update_mask.paths if path != "*")
     queue = read_queue(api.version, request.queue, mask)
+    if api.version.is_beta and not mask:
+        # Time limits that are left out stay: they have no value that would stand for "unset".
+        ttls = (name for name in ("task_ttl", "tombstone_ttl") if request.queue.HasField(name))
+        mask = (*validation.EVERYTHING, *ttls)
     updated = api.service.update_queue(queue, mask, keeps_burst=_keeps_burst(api, queue, mask))
     return write_queue(api.version, updated)
 
