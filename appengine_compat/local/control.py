@@ -20,7 +20,7 @@ from appengine_compat.core import moments
 from appengine_compat.core.model import Queue, QueueState
 from appengine_compat.core.names import short_id
 from appengine_compat.errors import StoreError
-from appengine_compat.local import queue_operations, store_snapshot
+from appengine_compat.local import store_snapshot
 from appengine_compat.local.clock import Clock, ManualClock
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
     from appengine_compat.local.service import LocalService
 
-PREFIX = "/_local/"
+MOUNT = "/_local"
+PREFIX = f"{MOUNT}/"
 LONGEST_WAIT_SECONDS = 600.0
 _WAIT_SECONDS = 30.0
 _CHUNK_BYTES = 256 * 1024
@@ -166,18 +167,14 @@ def _wait_idle(control: Control, request: Request) -> Response:
 
 
 def _busy(control: Control) -> str:
-    store = control.service.store
-    names = [
-        queue.name
-        for queue in store.read(queue_operations.list_all).values()
-        if queue.state is QueueState.RUNNING
-    ]
     told = []
-    for name in sorted(names):
-        stats = control.service.queue_stats(name)
+    for queue in control.service.all_queues():
+        if queue.state is not QueueState.RUNNING:
+            continue
+        stats = control.service.queue_stats(queue.name)
         if stats.concurrent_dispatches_count or stats.oldest_arrival_time is not None:
             told.append(
-                f"{short_id(name)} has {stats.tasks_count} tasks, "
+                f"{short_id(queue.name)} has {stats.tasks_count} tasks, "
                 f"{stats.concurrent_dispatches_count} running"
             )
     return "; ".join(told) or "they have ended since"

@@ -19,7 +19,6 @@ from webob import Request, Response
 from appengine_compat.core.model import AppEngineRequest, Queue, QueueState, Task
 from appengine_compat.core.names import parse_task_name, short_id
 from appengine_compat.errors import ApiError
-from appengine_compat.local import queue_operations
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
     from appengine_compat.local.service import LocalService
 
-PATH = "/taskqueue"
+MOUNT = "/taskqueue"
 _TASKS_PER_PAGE = 100
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; "
@@ -51,14 +50,15 @@ Describe = Callable[[str, str, bytes], str]
 """Makes of method, address and payload what a task would do, as one line."""
 
 
-def _plainly(method: str, address: str, _: bytes) -> str:
+def plainly(method: str, address: str, _: bytes) -> str:
+    """Return method and address."""
     return f"{method} {address}"
 
 
 class TaskQueuePage:
     """The page, as a WSGI application."""
 
-    def __init__(self, service: LocalService, describe: Describe = _plainly) -> None:
+    def __init__(self, service: LocalService, describe: Describe = plainly) -> None:
         """Show a service's queues.
 
         Args:
@@ -84,7 +84,7 @@ class TaskQueuePage:
         return response(environ, start_response)
 
     def _answer(self, request: Request) -> Response:
-        rest = request.path_info[len(PATH) :].strip("/")
+        rest = request.path_info[len(MOUNT) :].strip("/")
         if request.method == "POST":
             return self._act(request, rest)
         if request.method not in ("GET", "HEAD"):
@@ -99,8 +99,7 @@ class TaskQueuePage:
     # --- looking -------------------------------------------------------------------------------
 
     def _queues(self) -> Response:
-        store = self._service.store
-        queues = sorted(store.read(queue_operations.list_all).values(), key=lambda each: each.name)
+        queues = self._service.all_queues()
         if not queues:
             return _page("Queues", "<p>There are no queues yet.</p>")
         rows = "".join(self._queue_row(queue) for queue in queues)
@@ -115,7 +114,7 @@ class TaskQueuePage:
         stats = self._service.queue_stats(queue.name)
         rates = queue.rate_limits
         parent, _, queue_id = queue.name.rpartition("/queues/")
-        link = f"{PATH}?{urlencode({'queue': queue.name})}"
+        link = f"{MOUNT}?{urlencode({'queue': queue.name})}"
         return (
             f'<tr><td><a href="{escape(link)}">{escape(queue_id)}</a> '
             f"<span class=quiet>{escape(parent)}</span><td>{queue.state.value.lower()}"
@@ -144,11 +143,11 @@ class TaskQueuePage:
         )
         more = ""
         if page.next_page_token:
-            link = f"{PATH}?{urlencode({'queue': name, 'page': page.next_page_token})}"
+            link = f"{MOUNT}?{urlencode({'queue': name, 'page': page.next_page_token})}"
             more = f'<p><a href="{escape(link)}">The next {_TASKS_PER_PAGE}</a></p>'
         return _page(
             short_id(name),
-            f"<p><a href={PATH}>All queues</a> <span class=quiet>{escape(name)}, "
+            f"<p><a href={MOUNT}>All queues</a> <span class=quiet>{escape(name)}, "
             f"{queue.state.value.lower()}</span> {self._queue_forms(queue)}</p>{table}{more}",
         )
 
@@ -175,7 +174,7 @@ class TaskQueuePage:
 
     def _form(self, action: str, name: str) -> str:
         return (
-            f"<form method=post action={PATH}/{action}>"
+            f"<form method=post action={MOUNT}/{action}>"
             f'<input type=hidden name=token value="{escape(self._token)}">'
             f'<input type=hidden name=name value="{escape(name)}">'
             f"<button>{action.capitalize()}</button></form> "
@@ -193,14 +192,14 @@ class TaskQueuePage:
             return _page(
                 "Not possible",
                 "<p>The form is not of this page, or the server was started anew since it was "
-                f"loaded. <a href={PATH}>Load it again.</a></p>",
+                f"loaded. <a href={MOUNT}>Load it again.</a></p>",
                 403,
             )
         act(self._service, name)
         back = name if "/tasks/" not in name else str(parse_task_name(name)[0])
         is_of_queues = action in ("pause", "resume")
         query = "" if is_of_queues else f"?{urlencode({'queue': back})}"
-        return Response(status=303, location=f"{PATH}{query}")
+        return Response(status=303, location=f"{MOUNT}{query}")
 
 
 _ACTIONS: dict[str, Callable[[LocalService, str], object]] = {

@@ -16,7 +16,7 @@ from webob import Request, Response
 
 from appengine_compat.core.names import LOCATION_NAME
 
-PREFIXES = ("/v1/apps/", "/v1/projects/", "/v1/services/")
+MOUNTS = ("/v1/apps", "/v1/projects", "/v1/services")
 """Paths of the App Engine, Service Usage and Service Management APIs."""
 RUNTIME_BUILDERS = Path(__file__).parent / "gcloud"
 """The folder that gcloud reads how to build runtimes from, before it looks at what to deploy."""
@@ -29,7 +29,7 @@ _OLD_NAMES = {"us-central1": "us-central", "europe-west1": "europe-west"}
 
 
 def answers(location: str) -> Callable[[Request], Response]:
-    """Return what answers the requests below ``PREFIXES``.
+    """Return what answers the requests below ``MOUNTS``.
 
     Args:
         location: the location of the project's queues, and so of its app.

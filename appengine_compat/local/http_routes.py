@@ -1,34 +1,33 @@
-"""Several WSGI applications behind one door, told apart by the beginning of the path."""
+"""Several WSGI applications behind one port, told apart by the beginning of the path."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from webob import Request, Response
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-Route = tuple[str, "WSGIApplication"]
 
-
-def routed(routes: Sequence[Route], otherwise: WSGIApplication) -> WSGIApplication:
+def routed(mounts: Mapping[str, WSGIApplication], home: str) -> WSGIApplication:
     """Return one application.
 
     Args:
-        routes: the beginning of a path, and what answers there; the first that fits does.
-        otherwise: answers the rest.
+        mounts: what answers, by the path that requests begin with; each gets its path whole.
+        home: the path to which the root leads.
     """
 
     def serve(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         path = environ["PATH_INFO"]
-        for beginning, app in routes:
-            if path.startswith(beginning):
+        for beginning, app in mounts.items():
+            if path == beginning or path.startswith(f"{beginning}/"):
                 return app(environ, start_response)
-        return otherwise(environ, start_response)
+        response = Response(status=404, content_type="text/plain", text="There is no such page.\n")
+        if path in ("", "/"):
+            response = Response(status=303, location=home)
+        return response(environ, start_response)
 
     return serve
 

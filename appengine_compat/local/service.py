@@ -149,6 +149,11 @@ class LocalService:
             queues = [queue for queue in queues if matches(queue)]
         return Page(queues, token)
 
+    def all_queues(self) -> list[Queue]:
+        """Return the queues of every project and location, in the order of their names."""
+        queues = self.store.read(queue_operations.list_all).values()
+        return sorted(queues, key=lambda queue: queue.name)
+
     def update_queue(
         self, queue: Queue, mask: Iterable[str] = (), *, keeps_burst: bool = False
     ) -> Queue:
