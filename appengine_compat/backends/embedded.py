@@ -311,7 +311,7 @@ class EmbeddedBackend:
             service.put_queues(queues)
         except StoreError as error:
             raise BackendError(Reason.TRANSIENT, str(error)) from error
-        transport = WsgiTransport()
+        transport = WsgiTransport(self.keep)
         for name, (app, host) in self._apps.items():
             transport.register(app, name, host)
         service.observers.extend(self._observers)

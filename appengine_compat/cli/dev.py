@@ -133,7 +133,6 @@ def _load(names: Sequence[AppName], sockets: Sequence[socket.socket]) -> list[_S
 def _dispatch(backend: EmbeddedBackend, served: Sequence[_Served]) -> None:
     watch = _Watch()
     kept.on_permanent_failure(watch.failed_for_good)
-    kept.set_sink(lambda task: backend.keep(task.queue, task.task_name, task.traceback))
     backend.observe(watch.attempted)
     for name, bound, app in served:
         # The whole app, where wrap_wsgi_app may have registered what is inside it.

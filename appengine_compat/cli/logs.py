@@ -11,8 +11,6 @@ import appengine_compat
 from appengine_compat.backends import choice
 
 _HERE = str(Path(appengine_compat.__file__).parent)
-_SHOWN = "_appengine_compat_shown"
-_TRANSPORT = "appengine_compat.local.wsgi_transport"
 
 ExceptionInfo = (
     tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
@@ -25,7 +23,6 @@ def begin() -> None:
         return
     handler = logging.StreamHandler()
     handler.setFormatter(_Formatter("%(levelname)s %(name)s: %(message)s"))
-    handler.addFilter(_is_news)
     logging.root.addHandler(handler)
     logging.root.setLevel(logging.INFO)
     # Where tasks go has been printed by then.
@@ -43,17 +40,3 @@ class _Formatter(logging.Formatter):
         if of_the_app:
             told.stack = traceback.StackSummary.from_list(of_the_app)
         return "".join(told.format()).rstrip("\n")
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    # What an app raises is logged where it is served, and once more where it was dispatched from.
-    error = record.exc_info[1] if record.exc_info else None
-    if error is None:
-        return True
-    if record.name == _TRANSPORT and getattr(error, _SHOWN, False):
-        return False
-    try:
-        setattr(error, _SHOWN, True)
-    except AttributeError:  # a class with slots; it is shown twice
-        pass
-    return True

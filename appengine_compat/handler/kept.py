@@ -19,7 +19,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
+from urllib.parse import quote
 
+from appengine_compat.core import in_process
 from appengine_compat.errors import PayloadError
 from appengine_compat.payload import description
 
@@ -30,6 +32,7 @@ PAYLOAD_KEY = "appengine_compat.payload"
 MAX_RECORD_BYTES = 250_000
 """Cloud Logging refuses entries over 256 KB; the rest is for what its agents add."""
 
+_PLAIN_IN_PATHS = "/:@!$&'()*+,;=~"
 _MAX_TRACEBACK_CHARACTERS = 16_000
 _MAX_HEADERS_CHARACTERS = 16_000
 _NEVER_KEPT = frozenset(
@@ -171,23 +174,10 @@ def read_record(text: str) -> KeptTask:
     return from_record(record)
 
 
-Sink = Callable[[KeptTask], bool]
 Callback = Callable[[KeptTask], object]
 
-_sink: Sink | None = None
 _callbacks: list[Callback] = []
 _lock = threading.Lock()
-
-
-def set_sink(sink: Sink | None) -> None:
-    """Set where tasks are kept instead of the log.
-
-    Args:
-        sink: takes a task and returns whether it has it safe; when it returns False or raises,
-            the task goes to the log. None: the log again.
-    """
-    global _sink
-    _sink = sink
 
 
 def on_permanent_failure(callback: Callback) -> Callback:
@@ -217,6 +207,9 @@ def forget_callback(callback: Callback) -> None:
 def keep(environ: Mapping[str, Any], error: BaseException) -> KeptTask:
     """Keep the task of a request that failed for good.
 
+    A task of the embedded service is kept in its database; any other, and one that cannot be
+    kept there, goes to the log.
+
     Args:
         environ: its WSGI environment; the handler has left the payload under ``PAYLOAD_KEY``.
         error: why it failed.
@@ -225,7 +218,7 @@ def keep(environ: Mapping[str, Any], error: BaseException) -> KeptTask:
         The task as kept.
     """
     task = _task_of(environ, error)
-    if not _is_taken(task):
+    if not _is_in_database(environ, task):
         _log.error("%s", to_log_line(task))
     for callback in tuple(_callbacks):
         _tell(callback, task)
@@ -261,12 +254,13 @@ def to_log_line(task: KeptTask) -> str:
     return json.dumps({"severity": "ERROR", "message": message, RECORD_KEY: record})
 
 
-def _is_taken(task: KeptTask) -> bool:
-    sink = _sink
-    if sink is None:
+def _is_in_database(environ: Mapping[str, Any], task: KeptTask) -> bool:
+    attempt = in_process.attempt_of(environ)
+    if attempt is None:
         return False
     try:
-        return sink(task)
+        if not attempt.keep(task.traceback):
+            return False
     except Exception:
         _log.exception(
             "The task %r of the queue %r could not be kept in the database; it goes to the log",
@@ -274,11 +268,19 @@ def _is_taken(task: KeptTask) -> bool:
             task.queue,
         )
         return False
+    _log.info(
+        "Kept the task %s of the queue %s, which failed for good: appengine-compat tasks kept",
+        task.task_name,
+        task.queue,
+    )
+    return True
 
 
 def _task_of(environ: Mapping[str, Any], error: BaseException) -> KeptTask:
     payload = environ.get(PAYLOAD_KEY)
     path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+    # WSGI holds a path as the bytes that were quoted, one character each.
+    path = quote(path.encode("latin-1", "replace"), safe=_PLAIN_IN_PATHS)
     query = environ.get("QUERY_STRING", "")
     described = description.describe(payload) if payload is not None else None
     # What is told of a wrapped error is told of its cause: "invalid load key" and the like.

@@ -15,6 +15,7 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING
 
 from appengine_compat import platform, settings
+from appengine_compat.core import in_process
 from appengine_compat.handler import door, view
 from appengine_compat.handler.bodies import answered
 from appengine_compat.handler.request import CURRENT, Request
@@ -80,7 +81,7 @@ class WrappedApp:
             body = context.run(self._serve, request, environ, start_response)
         except BaseException as error:
             if isinstance(error, Exception):
-                context.run(_log_error)
+                context.run(_log_error, environ, error)
             # The server answers for the app now; no close() comes to end the request.
             context.run(request.end)
             raise
@@ -112,8 +113,21 @@ class WrappedApp:
         return self._app(environ, start_response)
 
 
-def _log_error() -> None:
-    logging.exception("The app raised while it served this request")
+def _log_error(environ: WSGIEnvironment, error: Exception) -> None:
+    attempt = in_process.attempt_of(environ)
+    if attempt is not None:
+        attempt.mark_logged(error)
+    task = environ.get("HTTP_X_APPENGINE_TASKNAME")
+    if task is None:
+        logging.error("The app raised while it served this request", exc_info=error)
+        return
+    logging.error(
+        "Task %s of queue %s raised an exception at %s",
+        task,
+        environ.get("HTTP_X_APPENGINE_QUEUENAME"),
+        door.request_path(environ),
+        exc_info=error,
+    )
 
 
 def _take_connection(environ: WSGIEnvironment, has_headers: bool) -> None:

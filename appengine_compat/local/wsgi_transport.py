@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import logging
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
 from appengine_compat.core import outcome
+from appengine_compat.core.in_process import ATTEMPT_KEY, Attempt
 from appengine_compat.local.delivery import Delivery, Reply
 
 if TYPE_CHECKING:
@@ -27,7 +29,14 @@ _logger = logging.getLogger(__name__)
 class WsgiTransport:
     """Delivers to the apps that were registered, by service."""
 
-    def __init__(self) -> None:
+    def __init__(self, keep: Callable[[str, str, str], bool] = lambda *_: False) -> None:
+        """Make a transport without apps.
+
+        Args:
+            keep: keeps a task whose app says that it failed for good: takes the queue's id, the
+                task's and a traceback, and returns whether the task is safe.
+        """
+        self._keep = keep
         self._apps: dict[str, tuple[WSGIApplication, str]] = {}
 
     def register(self, app: WSGIApplication, service: str, host: str = "localhost") -> None:
@@ -45,21 +54,25 @@ class WsgiTransport:
         return frozenset(self._apps)
 
     def send(self, delivery: Delivery) -> Reply:
-        """Call the app; an exception is a reply of 500, and logged."""
+        """Call the app; an exception is a reply of 500, and logged if nobody has done so."""
         claim = delivery.claim
         app, host = self._apps[claim.service]
+        attempt = Attempt(partial(self._keep, claim.queue_id, claim.task_id))
+        environ = _environ(delivery, host)
+        environ[ATTEMPT_KEY] = attempt
         try:
-            return _call(app, _environ(delivery, host))
+            return _call(app, environ)
         # An attempt ends here whatever the app raises, sys.exit included: the thread goes on.
         except BaseException as error:
-            _logger.error(
-                "Task %s of queue %s: %s %s raised an exception.",
-                claim.task_id,
-                claim.queue_id,
-                claim.method,
-                claim.url,
-                exc_info=True,
-            )
+            if not attempt.was_logged(error):
+                _logger.error(
+                    "Task %s of queue %s: %s %s raised an exception.",
+                    claim.task_id,
+                    claim.queue_id,
+                    claim.method,
+                    claim.url,
+                    exc_info=True,
+                )
             return Reply(500, error=f"{type(error).__name__}: {error}")
 
 

@@ -1,4 +1,4 @@
-"""Logs of dev: an app's own frames, once."""
+"""Logs of dev: an app's own frames."""
 
 from __future__ import annotations
 
@@ -50,24 +50,6 @@ def test_frames_of_this_package_are_left_out(written: io.StringIO) -> None:
     assert told.endswith("ValueError: broken\n")
     assert "in failing_app" in told
     assert "apps.py" not in told
-
-
-def test_what_was_told_where_it_was_served_is_not_told_again(written: io.StringIO) -> None:
-    error = raised()
-
-    logging.getLogger("root").error("served", exc_info=error)
-    logging.getLogger("appengine_compat.local.wsgi_transport").error("sent", exc_info=error)
-    logging.getLogger("app").error("the app's own word", exc_info=error)
-
-    assert "served" in written.getvalue()
-    assert "sent" not in written.getvalue()
-    assert "the app's own word" in written.getvalue()
-
-
-def test_what_only_the_transport_tells_is_told(written: io.StringIO) -> None:
-    logging.getLogger("appengine_compat.local.wsgi_transport").error("sent", exc_info=raised())
-
-    assert "sent" in written.getvalue()
 
 
 def test_an_app_that_has_set_logging_up_keeps_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,12 +7,12 @@ import json
 import logging
 import os
 import pickle
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 import appengine_compat
+from appengine_compat.core.in_process import ATTEMPT_KEY, Attempt
 from appengine_compat.errors import PayloadError
 from appengine_compat.handler import kept
 
@@ -20,13 +20,7 @@ CALL = pickle.dumps((print, ("x", 1), {}))
 MAX_LOG_ENTRY_BYTES = 256 * 1024
 
 
-@pytest.fixture(autouse=True)
-def no_sink() -> Iterator[None]:
-    yield
-    kept.set_sink(None)
-
-
-def environ(payload: bytes | None = CALL, **changes: str) -> dict[str, Any]:
+def environ(payload: bytes | None = CALL, **changes: Any) -> dict[str, Any]:
     return {
         "REQUEST_METHOD": "POST",
         "SCRIPT_NAME": "/app",
@@ -92,6 +86,10 @@ class TestWhatIsKept:
         task = kept.keep(environ(**{"HTTP_" + header: "the secret"}), failure())
         assert "the secret" not in str(task)
         assert "the secret" not in caplog.text
+
+    def test_a_path_as_it_was_sent(self) -> None:
+        task = kept.keep(environ(SCRIPT_NAME="", PATH_INFO="/a b/caf\xc3\xa9"), failure())
+        assert task.url == "/a%20b/caf%C3%A9?a=1"
 
     def test_a_payload_that_cannot_be_read(self) -> None:
         task = kept.keep(environ(b"\x00nonsense"), failure())
@@ -166,24 +164,22 @@ class TestInTheLog:
 
 
 class TestInTheDatabase:
-    def test_what_the_sink_takes_is_not_in_the_log(self, caplog: pytest.LogCaptureFixture) -> None:
-        taken: list[kept.KeptTask] = []
-        kept.set_sink(lambda task: taken.append(task) is None)
-        task = kept.keep(environ(), failure())
-        assert taken == [task]
+    def test_what_is_kept_there_is_not_in_the_log(self, caplog: pytest.LogCaptureFixture) -> None:
+        taken: list[str] = []
+        attempt = Attempt(lambda traceback: taken.append(traceback) is None)
+        task = kept.keep(environ(**{ATTEMPT_KEY: attempt}), failure())
+        assert taken == [task.traceback]
         assert not caplog.records
 
-    def test_what_the_sink_does_not_take_is(self, caplog: pytest.LogCaptureFixture) -> None:
-        kept.set_sink(lambda task: False)
-        kept.keep(environ(), failure())
+    def test_what_is_not_is(self, caplog: pytest.LogCaptureFixture) -> None:
+        kept.keep(environ(**{ATTEMPT_KEY: Attempt(lambda traceback: False)}), failure())
         assert logged(caplog)[kept.RECORD_KEY]["task_name"] == "t1"
 
-    def test_a_sink_that_fails_loses_nothing(self, caplog: pytest.LogCaptureFixture) -> None:
-        def full(task: kept.KeptTask) -> bool:
+    def test_a_full_disk_loses_nothing(self, caplog: pytest.LogCaptureFixture) -> None:
+        def full(traceback: str) -> bool:
             raise OSError("no space left on device")
 
-        kept.set_sink(full)
-        task = kept.keep(environ(), failure())
+        task = kept.keep(environ(**{ATTEMPT_KEY: Attempt(full)}), failure())
         assert "no space left on device" in caplog.text
         assert kept.read_record(caplog.records[-1].getMessage()) == task
 

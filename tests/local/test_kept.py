@@ -12,6 +12,7 @@ import pytest
 
 from appengine_compat.backends.base import TaskRequest
 from appengine_compat.backends.embedded import EmbeddedBackend
+from appengine_compat.core.in_process import attempt_of
 from appengine_compat.core.model import Queue, RateLimits
 
 QUEUE = "mail"
@@ -30,8 +31,9 @@ def test_it_is_kept_whole_and_then_gone_from_the_queue(tmp_path: Path, payload: 
     has_ended = threading.Event()
 
     def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        task_id = environ["HTTP_X_APPENGINE_TASKNAME"]
-        kept.append(backend.keep(QUEUE, task_id, "Traceback of the task"))
+        attempt = attempt_of(environ)
+        assert attempt is not None
+        kept.append(attempt.keep("Traceback of the task"))
         start_response("200 OK", [])
         return [b""]
 

@@ -480,6 +480,19 @@ class TestResponses:
         assert record.name == "root"
         assert record.exc_info is not None
 
+    def test_the_error_of_a_task_names_it(
+        self, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(door, "_tests_trusted", True)
+
+        def fails(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+            raise LookupError("the app's own")
+
+        task = {"HTTP_X_APPENGINE_TASKNAME": "t1", "HTTP_X_APPENGINE_QUEUENAME": "mail"}
+        with pytest.raises(LookupError):
+            send(wrap_wsgi_app(fails), request("/work", REMOTE_ADDR="0.1.0.2", **task))
+        assert "Task t1 of queue mail raised an exception at /work" in caplog.text
+
     def test_errors_of_a_lazy_body_too(self, caplog: pytest.LogCaptureFixture) -> None:
         def fails(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
             start_response("200 OK", [])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
+import sqlite3
+import threading
 from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
@@ -46,6 +49,12 @@ def work(what: str) -> None:
     RAN.put((what, facts()))
 
 
+def fail(how: str) -> None:
+    if how == "permanent":
+        raise deferred.PermanentTaskFailure("given up")
+    raise LookupError("broken")
+
+
 def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
     path = environ["PATH_INFO"]
     if path == "/start":
@@ -77,3 +86,32 @@ def test_what_a_request_defers_runs_with_its_own_facts_only(legacy: bool) -> Non
         "custom": ("nobody", "ns1", *seen),
         "a=b": ("nobody", "", *seen),
     }
+
+
+def run_one(function: Any, *args: Any) -> None:
+    """Defer a call to the wrapped app, and wait for the end of its first attempt."""
+    has_ended = threading.Event()
+    embedded.shared().observe(lambda event: has_ended.set())
+    wrap_wsgi_app(app, use_deferred=True)
+    deferred.defer(function, *args, _name="one")
+    assert has_ended.wait(30)
+
+
+def test_a_task_that_failed_for_good_is_kept_in_the_database(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    run_one(fail, "permanent")
+    connection = sqlite3.connect(settings.DB.get())
+    rows = connection.execute("SELECT task, reason, traceback FROM kept").fetchall()
+    connection.close()
+    ((task, reason, traceback),) = rows
+    assert (task, reason) == ("one", "permanent")
+    assert "PermanentTaskFailure: given up" in traceback
+    assert not [record for record in caplog.records if record.name == "appengine_compat.kept"]
+
+
+def test_a_task_that_failed_is_logged_once_and_named(caplog: pytest.LogCaptureFixture) -> None:
+    run_one(fail, "at first")
+    (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert "Task one of queue default raised an exception" in record.getMessage()
+    assert record.exc_info is not None

@@ -115,12 +115,12 @@ class TestAnswers:
 
     def test_a_task_that_failed_for_good_is_kept(self) -> None:
         tasks: list[kept.KeptTask] = []
-        kept.set_sink(lambda task: tasks.append(task) is None)
+        kept.on_permanent_failure(tasks.append)
         try:
             body = deferred.serialize(fail, "permanent")
             deferred.application.post(request(body, HTTP_X_APPENGINE_TASKRETRYCOUNT="2"))
         finally:
-            kept.set_sink(None)
+            kept.forget_callback(tasks.append)
         (task,) = tasks
         assert task.payload == body
         assert (task.queue, task.task_name, task.attempts) == ("default", "t1", 3)

@@ -91,11 +91,11 @@ def test_another_try(app: Any) -> None:
 
 def test_a_task_that_failed_for_good_is_kept(app: Any, caplog: pytest.LogCaptureFixture) -> None:
     tasks: list[kept.KeptTask] = []
-    kept.set_sink(lambda task: tasks.append(task) is None)
+    kept.on_permanent_failure(tasks.append)
     try:
         assert call(app, deferred.serialize(fail, "permanent"))[0] == "200 OK"
     finally:
-        kept.set_sink(None)
+        kept.forget_callback(tasks.append)
     assert tasks[0].function == f"{__name__}.fail('permanent')"
     assert "Permanent failure attempting to execute task" in caplog.text
 
