@@ -257,6 +257,27 @@ LOCATION: Setting[str | None] = Setting(
     None,
     "a region, such as us-central1",
     "The location of the queues; else Google's own variables, else the metadata server.",
+@dataclass(frozen=True, slots=True)
+class AllowedNames:
+    """What payloads may refer to."""
+
+    names: tuple[str, ...]
+    """Modules, packages, and dotted names of what lies in a module."""
+    is_log_only: bool
+
+
+_LOG_ONLY = "log-only"
+
+
+def _allowed_names(text: str) -> AllowedNames:
+    parts = _comma_list(text)
+    names = tuple(part.removesuffix(".*") for part in parts if part != _LOG_ONLY)
+    for name in names:
+        if not all(part.isidentifier() for part in name.split(".")):
+            raise ValueError(f"{name!r} is no dotted name")
+    return AllowedNames(names, _LOG_ONLY in parts)
+
+
     "found",
 )
 TARGETS: Setting[Mapping[str, str]] = Setting(
@@ -353,6 +374,36 @@ THREADS: Setting[int] = Setting(
 PICKLE_PROTOCOL: Setting[int | None] = Setting(
     "pickle_protocol",
     PREFIX + "PICKLE_PROTOCOL",
+SIGNATURES: Setting[str | None] = Setting(
+    "signatures",
+    PREFIX + "SIGNATURES",
+    _one_of("off", "accept-unsigned", "require"),
+    None,
+    "off, accept-unsigned or require",
+    "Whether tasks are signed when enqueued and must be when they arrive; accept-unsigned lets "
+    "tasks without a signature in that are known otherwise, and counts and logs them.",
+    "require with the backend rq; else accept-unsigned with signing keys, off without",
+)
+SIGNATURE_MAX_AGE: Setting[int] = Setting(
+    "signature_max_age",
+    PREFIX + "SIGNATURE_MAX_AGE",
+    _whole_number(60, 366 * 24 * 3600),
+    31 * 24 * 3600,
+    "seconds, a whole number from 60 to 31622400",
+    "How long after the time that a task was first to run its signature is believed; retries "
+    "after that are refused.",
+    "2678400, the 31 days that Cloud Tasks keeps a task",
+)
+ALLOWED_CALLABLES: Setting[AllowedNames | None] = Setting(
+    "allowed_callables",
+    PREFIX + "ALLOWED_CALLABLES",
+    _allowed_names,
+    None,
+    "modules, packages or dotted names of functions and classes, comma-separated; log-only as "
+    "one of them to refuse nothing and log what is missing",
+    "What deferred payloads may refer to; a payload that names anything else is not run, and kept.",
+    "everything",
+)
     _whole_number(0, 5),
     None,
     "a whole number from 0 to 5",
@@ -408,6 +459,9 @@ GOOGLE_VARIABLES: tuple[tuple[str, str], ...] = (
 _WATCHED = (
     *(setting.variable for setting in SETTINGS),
     *(variable for variable, _ in GOOGLE_VARIABLES),
+    SIGNATURES,
+    SIGNATURE_MAX_AGE,
+    ALLOWED_CALLABLES,
     "GAE_INSTANCE",
     "CLOUD_RUN_JOB",
     "KUBERNETES_SERVICE_HOST",
