@@ -18,6 +18,12 @@ from appengine_compat.handler import door, kept
 
 ran: list[Any] = []
 
+# webapp2 tells WebOb to copy every body into a temporary file, which nobody closes.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning"),
+    pytest.mark.filterwarnings("ignore:Exception ignored in. <_io.FileIO"),
+]
+
 on_webob_alone = pytest.mark.skipif(
     importlib.util.find_spec("webapp2") is not None, reason="webapp2 has ways of its own"
 )
