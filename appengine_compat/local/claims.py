@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from appengine_compat.core import moments, outcome, rate, retry
 from appengine_compat.core.headers import Family, counts_as_execution
 from appengine_compat.core.model import Queue
-from appengine_compat.local import records, tombstones
+from appengine_compat.local import kept, records, tombstones
 from appengine_compat.local.delivery import Claim, Outcome
 
 if TYPE_CHECKING:
@@ -290,7 +290,9 @@ def _drop(
     connection: Connection, each: Finish, queue: Queue, windows: tombstones.Windows
 ) -> Finished:
     claim = each.claim
-    keep(connection, queue.name, claim.seq, claim.claim, "exhausted", each.status, each.at)
+    kept.keep_dropped(
+        connection, queue.name, claim.seq, claim.claim, kept.EXHAUSTED, each.status, each.at
+    )
     cursor = connection.execute(
         "DELETE FROM tasks WHERE seq = ? AND claim = ?", (claim.seq, claim.claim)
     )
@@ -298,22 +300,3 @@ def _drop(
         return Finished(Outcome.GONE)
     tombstones.set_up(connection, claim.queue, claim.task_id, claim.is_named, windows, each.at)
     return Finished(Outcome.FAILED)
-
-
-def keep(
-    connection: Connection,
-    queue_name: str,
-    seq: int,
-    claim: int,
-    reason: str,
-    status: int | None,
-    now: int,
-) -> None:
-    """Copy a task that is about to be dropped, so that it is not gone without a trace."""
-    connection.execute(
-        "INSERT INTO kept (queue, task, reason, kept_at, attempts, last_status, service, method, "
-        "url, headers, extra, body) SELECT ?, id, ?, ?, dispatches, ?, service, method, url, "
-        "headers, extra, coalesce(body, (SELECT b.body FROM bodies b WHERE b.task = tasks.seq)) "
-        "FROM tasks WHERE seq = ? AND claim = ?",
-        (queue_name, reason, now, status, seq, claim),
-    )

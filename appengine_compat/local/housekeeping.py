@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from appengine_compat.core import moments
-from appengine_compat.local import claims, queue_operations, tombstones
+from appengine_compat.local import kept, queue_operations, tombstones
 
 if TYPE_CHECKING:
     from appengine_compat.core.model import Queue
@@ -80,7 +80,7 @@ def _drop(
 ) -> None:
     for seq, queue, task_id, is_named, _ in rows:
         name = queues[queue].name
-        claims.keep(connection, name, seq, 0, "expired", None, now)
+        kept.keep_dropped(connection, name, seq, 0, kept.EXPIRED, None, now)
         if connection.execute("DELETE FROM tasks WHERE seq = ? AND claim = 0", (seq,)).rowcount:
             tombstones.set_up(connection, queue, task_id, bool(is_named), windows, now)
             _logger.error(

@@ -114,7 +114,8 @@ CREATE TABLE kept (
     headers TEXT NOT NULL,
     extra TEXT,
     body BLOB,
-    traceback TEXT
+    traceback TEXT,
+    deadline_ms INTEGER
 );
 CREATE INDEX kept_by_time ON kept (kept_at);
 

@@ -18,7 +18,7 @@ from urllib.parse import quote
 from appengine_compat.core import limits, messages, moments, names, validation
 from appengine_compat.core.model import Queue, QueueState, QueueStats, Task
 from appengine_compat.errors import ApiError
-from appengine_compat.local import documents, queue_operations, task_operations, tokens
+from appengine_compat.local import documents, kept, queue_operations, task_operations, tokens
 from appengine_compat.local.clock import Clock, SystemClock
 from appengine_compat.local.delivery import AttemptEvent, InFlight, Transport
 from appengine_compat.local.documents import Record
@@ -480,6 +480,29 @@ class LocalService:
         )
         self._look()
         return task
+
+    # --- tasks that failed for good --------------------------------------------------------------
+
+    def replay(self, number: int) -> str | None:
+        """Put a task that failed for good back into its queue, under a new name, due at once.
+
+        Args:
+            number: of what is kept (``local.kept.Entry``); it is kept no longer.
+
+        Returns:
+            The id of the new task; None when nothing is kept under the number.
+
+        Raises:
+            ApiError: NOT_FOUND: its queue is no more.
+            StoreError: the database could not be written; the task is still kept.
+        """
+        now = self._now()
+        done = self.store.write(lambda connection: kept.replay(connection, number, now))
+        if done is None:
+            return None
+        if self._scheduler is not None:
+            self._scheduler.tell(done.queue, done.service, now)
+        return done.task_id
 
     # --- what else is kept by name ---------------------------------------------------------------
 
