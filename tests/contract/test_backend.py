@@ -14,6 +14,9 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import pytest
+import redis
+import rq
+import rq.timeouts
 from google.cloud import tasks_v2
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -26,7 +29,9 @@ from appengine_compat.core.headers import CARRIED_PREFIX
 from appengine_compat.core.model import AppEngineRequest, Queue, RetryOverrides, Task
 from appengine_compat.core.names import QueueName, short_id
 from appengine_compat.local.wsgi_transport import WsgiTransport
+from tests import http_target, redis_server
 from tests.contract.grpc_recorder import LOCATION, PARENT, PROJECT, Recorder, serving
+from tests.redis_server import RedisServer
 
 POST = TaskRequest(relative_url="/work?a=1&b=%20", payload=b"\x80\x05\x00\xff payload")
 
@@ -152,6 +157,53 @@ class CloudTasksRig:
         self.recorder.finish(queue, task_id)
 
 
+class RqRig:
+    def __init__(self, server: RedisServer) -> None:
+        from appengine_compat.backends.rq.backend import RqBackend
+
+        self.client = redis.Redis.from_url(server.url)
+        self.backend: Backend = RqBackend(
+            server.url,
+            queues={
+                queue: Queue(name=str(QueueName(PROJECT, LOCATION, queue)))
+                for queue in ("default", "other")
+            },
+        )
+
+    def stored(self, queue: str = "default") -> dict[str, Seen]:
+        rq_queue = rq.Queue(queue, connection=self.client)
+        ids = [*rq_queue.job_ids, *rq_queue.scheduled_job_registry.get_job_ids()]
+        jobs = [rq.job.Job.fetch(job_id, connection=self.client) for job_id in ids]
+        return {job.kwargs["task"]: self._seen(job) for job in jobs}
+
+    def _seen(self, job: rq.job.Job) -> Seen:
+        kept, retry = job.kwargs, job.kwargs["retry"]
+        due = self.client.hget(job.key, "aec_due")
+        return Seen(
+            method=kept["method"],
+            relative_url=_relative(kept["url"]),
+            headers=_joined(kept["headers"]),
+            body=kept["body"],
+            schedule_time=datetime.fromtimestamp(float(due), timezone.utc),
+            retry=None if retry is None else RetryOverrides(**retry),
+            dispatch_deadline_seconds=kept["deadline_seconds"],
+        )
+
+    def finish(self, queue: str, task_id: str) -> None:
+        """By RQ's own worker, as it runs one job."""
+        rq_queue = rq.Queue(queue, connection=self.client)
+        job = rq.job.Job.fetch(f"{queue}_{task_id}", connection=self.client)
+        rq_queue.remove(job)
+        worker = _SimpleWorker([rq_queue], connection=self.client)
+        worker.execute_job(job, rq_queue)
+        assert job.is_finished
+
+
+class _SimpleWorker(rq.SimpleWorker):
+    # The signal of RQ's other way to end a job is pytest's own here.
+    death_penalty_class = rq.timeouts.TimerDeathPenalty
+
+
 def _from_message(task: Any) -> Seen:
     is_http = task.WhichOneof("message_type") == "http_request"
     request = task.http_request if is_http else task.app_engine_http_request
@@ -194,7 +246,13 @@ def _joined(headers: Any) -> dict[str, str]:
     return joined
 
 
-@pytest.fixture(params=["stub", "embedded", "cloud tasks, app engine", "cloud tasks, http"])
+@pytest.fixture(scope="module")
+def redis_or_skip(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with redis_server.serving(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture(params=["stub", "embedded", "cloud tasks, app engine", "cloud tasks, http", "rq"])
 def rig(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Iterator[Rig]:
@@ -207,6 +265,13 @@ def rig(
         embedded_rig = EmbeddedRig(tmp_path / "tasks.db")
         yield embedded_rig
         assert embedded_rig.embedded.close() == []
+        return
+    if request.param == "rq":
+        server: RedisServer = request.getfixturevalue("redis_or_skip")
+        server.flush()
+        with http_target.serving() as target:
+            monkeypatch.setenv("APPENGINE_COMPAT_TARGETS", target.address)
+            yield RqRig(server)
         return
     with serving("default", "other") as recorder:
         monkeypatch.setenv("CLOUD_TASKS_EMULATOR_HOST", recorder.address)
@@ -460,4 +525,4 @@ def test_threads_share_a_backend(rig: Rig) -> None:
 
 def test_a_backend_says_what_it_is(rig: Rig) -> None:
     assert isinstance(rig.backend, Backend)
-    assert rig.backend.kind in ("cloudtasks", "embedded", "stub")
+    assert rig.backend.kind in ("cloudtasks", "embedded", "rq", "stub")
