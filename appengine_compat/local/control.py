@@ -14,20 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from webob import Request, Response
-
 from appengine_compat.core import moments
 from appengine_compat.core.model import Queue, QueueState
 from appengine_compat.core.names import short_id
 from appengine_compat.errors import StoreError
 from appengine_compat.local import store_snapshot
 from appengine_compat.local.clock import Clock, ManualClock
+from appengine_compat.local.http_messages import Request, Response, as_json, error, text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from _typeshed.wsgi import StartResponse, WSGIEnvironment
-
     from appengine_compat.local.service import LocalService
 
 MOUNT = "/_local"
@@ -54,10 +49,26 @@ class Control:
     clock: Clock
     queues: Sequence[Queue] = ()
 
-    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Serve the endpoints, as a WSGI application."""
-        request = Request(environ)
-        return self._answer(request)(environ, start_response)
+    def answer(self, request: Request) -> Response:
+        """Answer a request below ``MOUNT``."""
+        name = request.path[len(PREFIX) :]
+        found = _ENDPOINTS.get(name)
+        if found is None:
+            known = ", ".join(f"{method} {PREFIX}{each}" for each, (method, _) in _LISTED)
+            return error(404, "NOT_FOUND", f"There is no {PREFIX}{name} here; there are: {known}.")
+        method, endpoint = found
+        if request.method != method:
+            refusal = f"{PREFIX}{name} is asked with {method}, not with {request.method}."
+            response = error(405, "UNIMPLEMENTED", refusal)
+            response.headers["Allow"] = method
+            return response
+        try:
+            return endpoint(self, request)
+        except ValueError as wrong:
+            return error(400, "INVALID_ARGUMENT", str(wrong))
+        except StoreError as wrong:
+            _logger.error("%s%s failed: %s", PREFIX, name, wrong)
+            return error(400, "FAILED_PRECONDITION", str(wrong))
 
     def reset(self) -> None:
         """Remove every queue and task, and make anew the queues that there were at the start.
@@ -97,39 +108,23 @@ class Control:
         self.clock.advance(seconds)
         return self.clock.now()
 
+    def busy(self) -> str:
+        """Return what keeps the service from being idle, in words."""
+        told = []
+        for queue in self.service.all_queues():
+            if queue.state is not QueueState.RUNNING:
+                continue
+            stats = self.service.queue_stats(queue.name)
+            if stats.concurrent_dispatches_count or stats.oldest_arrival_time is not None:
+                told.append(
+                    f"{short_id(queue.name)} has {stats.tasks_count} tasks, "
+                    f"{stats.concurrent_dispatches_count} running"
+                )
+        return "; ".join(told) or "all have ended since"
+
     def _wake(self) -> None:
         # Without queues it changes nothing, but lets the scheduler look at all of them again.
         self.service.put_queues(())
-
-    def _answer(self, request: Request) -> Response:
-        name = request.path_info[len(PREFIX) :]
-        found = _ENDPOINTS.get(name)
-        if found is None:
-            known = ", ".join(f"{method} {PREFIX}{each}" for each, (method, _) in _LISTED)
-            return error(404, "NOT_FOUND", f"There is no {PREFIX}{name} here; there are: {known}.")
-        method, endpoint = found
-        if request.method != method:
-            response = error(
-                405,
-                "UNIMPLEMENTED",
-                f"{PREFIX}{name} is asked with {method}, not with {request.method}.",
-            )
-            response.headers["Allow"] = method
-            return response
-        try:
-            return endpoint(self, request)
-        except ValueError as wrong:
-            return error(400, "INVALID_ARGUMENT", str(wrong))
-        except StoreError as wrong:
-            _logger.error("%s%s failed: %s", PREFIX, name, wrong)
-            return error(400, "FAILED_PRECONDITION", str(wrong))
-
-
-def error(status: int, code: str, message: str) -> Response:
-    """Return an error in the form of Google's APIs."""
-    return Response(
-        json_body={"error": {"code": status, "message": message, "status": code}}, status=status
-    )
 
 
 def health(service: LocalService) -> Callable[[Request], Response]:
@@ -139,8 +134,8 @@ def health(service: LocalService) -> Callable[[Request], Response]:
         try:
             service.store.data_version()
         except StoreError as wrong:
-            return Response(text=f"{wrong}\n", status=503, content_type="text/plain")
-        return Response(text="ok\n", content_type="text/plain")
+            return text(f"{wrong}\n", 503)
+        return text("ok\n")
 
     return answer
 
@@ -150,7 +145,7 @@ def health(service: LocalService) -> Callable[[Request], Response]:
 
 def _reset(control: Control, _: Request) -> Response:
     control.reset()
-    return Response(json_body={})
+    return as_json({})
 
 
 def _wait_idle(control: Control, request: Request) -> Response:
@@ -158,26 +153,12 @@ def _wait_idle(control: Control, request: Request) -> Response:
     if not 0 <= seconds <= LONGEST_WAIT_SECONDS:
         raise ValueError(f"timeout is in seconds, from 0 to {LONGEST_WAIT_SECONDS:g}.")
     if control.service.wait_idle(seconds):
-        return Response(json_body={"idle": True})
+        return as_json({"idle": True})
     return error(
         504,
         "DEADLINE_EXCEEDED",
-        f"Tasks were still due or running after {seconds:g} s: {_busy(control)}.",
+        f"Tasks were still due or running after {seconds:g} s: {control.busy()}.",
     )
-
-
-def _busy(control: Control) -> str:
-    told = []
-    for queue in control.service.all_queues():
-        if queue.state is not QueueState.RUNNING:
-            continue
-        stats = control.service.queue_stats(queue.name)
-        if stats.concurrent_dispatches_count or stats.oldest_arrival_time is not None:
-            told.append(
-                f"{short_id(queue.name)} has {stats.tasks_count} tasks, "
-                f"{stats.concurrent_dispatches_count} running"
-            )
-    return "; ".join(told) or "they have ended since"
 
 
 def _advance(control: Control, request: Request) -> Response:
@@ -185,7 +166,7 @@ def _advance(control: Control, request: Request) -> Response:
     if math.isnan(seconds):
         raise ValueError(f"Say how far: {PREFIX}advance?seconds=60.")
     now = control.advance(seconds)
-    return Response(json_body={"now": moments.to_datetime(moments.from_seconds(now)).isoformat()})
+    return as_json({"now": moments.to_datetime(moments.from_seconds(now)).isoformat()})
 
 
 def _export(control: Control, _: Request) -> Response:
@@ -197,10 +178,12 @@ def _export(control: Control, _: Request) -> Response:
     except BaseException:
         folder.cleanup()
         raise
-    response = Response(app_iter=sent, content_type="application/vnd.sqlite3")
-    response.content_length = path.stat().st_size
-    response.content_disposition = 'attachment; filename="local-cloud-tasks.state"'
-    return response
+    headers = {
+        "Content-Type": "application/vnd.sqlite3",
+        "Content-Length": str(path.stat().st_size),
+        "Content-Disposition": 'attachment; filename="local-cloud-tasks.state"',
+    }
+    return Response(200, sent, headers)
 
 
 class _SentFile:
@@ -223,22 +206,22 @@ def _import(control: Control, request: Request) -> Response:
     with tempfile.TemporaryDirectory(prefix="appengine-compat-") as folder:
         path = Path(folder) / "state"
         with path.open("wb") as written:
-            while chunk := request.body_file.read(_CHUNK_BYTES):
+            while chunk := request.read(_CHUNK_BYTES):
                 written.write(chunk)
         control.replace(path)
-    return Response(json_body={})
+    return as_json({})
 
 
 def _number(request: Request, name: str, default: float) -> float:
-    text = request.GET.get(name)
-    if text is None:
+    given = request.query.get(name)
+    if given is None:
         return default
     try:
-        number = float(text)
+        number = float(given)
     except ValueError:
         number = math.nan
     if math.isnan(number):
-        raise ValueError(f"{name}={text} is no number of seconds.")
+        raise ValueError(f"{name}={given} is no number of seconds.")
     return number
 
 

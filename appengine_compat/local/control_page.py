@@ -1,7 +1,7 @@
 """``/taskqueue``: the queues and their tasks as a plain page, with run, purge, delete and pause.
 
-It stands where App Engine's development server had its own, and is one WSGI application with no
-state but a token, so that another can take its place.
+It stands where App Engine's development server had its own, and has no state but a
+token, so that another can take its place.
 """
 
 from __future__ import annotations
@@ -11,20 +11,15 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from hmac import compare_digest
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlencode
-
-from webob import Request, Response
 
 from appengine_compat.core.model import AppEngineRequest, Queue, QueueState, Task
 from appengine_compat.core.names import parse_task_name, short_id
 from appengine_compat.errors import ApiError
+from appengine_compat.local.http_messages import Request, Response, redirect, text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from _typeshed.wsgi import StartResponse, WSGIEnvironment
-
     from appengine_compat.local.service import LocalService
 
 MOUNT = "/taskqueue"
@@ -56,7 +51,7 @@ def plainly(method: str, address: str, _: bytes) -> str:
 
 
 class TaskQueuePage:
-    """The page, as a WSGI application."""
+    """The page."""
 
     def __init__(self, service: LocalService, describe: Describe = plainly) -> None:
         """Show a service's queues.
@@ -70,30 +65,27 @@ class TaskQueuePage:
         # Other sites can post forms here, but cannot read this from a page.
         self._token = secrets.token_urlsafe(24)
 
-    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer one request."""
-        request = Request(environ)
+    def answer(self, request: Request) -> Response:
+        """Answer a request below ``MOUNT``."""
         try:
             response = self._answer(request)
         except ApiError as refusal:
             status = 404 if refusal.code == "NOT_FOUND" else 400
             response = _page("Not possible", f"<p>{escape(refusal.message)}</p>", status)
-        except UnicodeDecodeError:
-            response = _page("Not possible", "<p>The request is not UTF-8.</p>", 400)
-        response.headers.update(_HEADERS.items())
-        return response(environ, start_response)
+        response.headers.update(_HEADERS)
+        return response
 
     def _answer(self, request: Request) -> Response:
-        rest = request.path_info[len(MOUNT) :].strip("/")
+        rest = request.path[len(MOUNT) :].strip("/")
         if request.method == "POST":
             return self._act(request, rest)
         if request.method not in ("GET", "HEAD"):
             return _page("Not possible", "<p>The page knows GET and POST.</p>", 405)
         if rest:
             return _page("Not found", "<p>There is no such page.</p>", 404)
-        queue = request.GET.get("queue", "")
+        queue = request.query.get("queue", "")
         if queue:
-            return self._queue(queue, request.GET.get("page", ""))
+            return self._queue(queue, request.query.get("page", ""))
         return self._queues()
 
     # --- looking -------------------------------------------------------------------------------
@@ -186,8 +178,8 @@ class TaskQueuePage:
         act = _ACTIONS.get(action)
         if act is None:
             return _page("Not found", "<p>There is no such action.</p>", 404)
-        form: Any = request.POST
-        given, name = str(form.get("token", "")), str(form.get("name", ""))
+        form = request.form
+        given, name = form.get("token", ""), form.get("name", "")
         if not compare_digest(given.encode(), self._token.encode()):
             return _page(
                 "Not possible",
@@ -199,7 +191,7 @@ class TaskQueuePage:
         back = name if "/tasks/" not in name else str(parse_task_name(name)[0])
         is_of_queues = action in ("pause", "resume")
         query = "" if is_of_queues else f"?{urlencode({'queue': back})}"
-        return Response(status=303, location=f"{MOUNT}{query}")
+        return redirect(f"{MOUNT}{query}")
 
 
 _ACTIONS: dict[str, Callable[[LocalService, str], object]] = {
@@ -212,12 +204,11 @@ _ACTIONS: dict[str, Callable[[LocalService, str], object]] = {
 
 
 def _page(title: str, body: str, status: int = 200) -> Response:
-    return Response(
-        text=f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(title)}</title>"
+    return text(
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(title)}</title>"
         f"<style>{_STYLE}</style><h1>{escape(title)}</h1>{body}",
-        status=status,
-        content_type="text/html",
-        charset="utf-8",
+        status,
+        "text/html",
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from appengine_compat.errors import ConfigError
-from appengine_compat.local import control_page, google_stubs, http_routes
+from appengine_compat.local import control_page, google_stubs, http_messages
 from appengine_compat.local.control import MOUNT as CONTROL_MOUNT
 from appengine_compat.local.control import Control, health
 
@@ -102,8 +102,8 @@ def open_doors(
     doors = Doors(host)
     service = control.service
     of_the_server: dict[str, WSGIApplication] = {
-        CONTROL_MOUNT: control,
-        HEALTH_MOUNT: http_routes.answering(health(service)),
+        CONTROL_MOUNT: http_messages.application(control.answer),
+        HEALTH_MOUNT: http_messages.application(health(service)),
     }
     try:
         if ports.grpc is not None:
@@ -113,7 +113,7 @@ def open_doors(
         if ports.rest is not None:
             from appengine_compat.local.fronts.rest_server import serve_rest
 
-            stubs = http_routes.answering(google_stubs.answers(location))
+            stubs = http_messages.application(google_stubs.answers(location))
             doors.rest = serve_rest(
                 service,
                 host,
@@ -145,7 +145,8 @@ def _open_dashboard(
     from appengine_compat.local.fronts.rest_server import serve_app
 
     page = control_page.TaskQueuePage(control.service, describe)
-    app = http_routes.routed({control_page.MOUNT: page, **mounts}, control_page.MOUNT)
+    mounted = {control_page.MOUNT: http_messages.application(page.answer), **mounts}
+    app = http_messages.routed(mounted, control_page.MOUNT)
     try:
         return serve_app(app, host, port)
     except ConfigError as error:

@@ -12,9 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from webob import Request, Response
-
 from appengine_compat.core.names import LOCATION_NAME
+from appengine_compat.local.http_messages import Request, Response, as_json, error
 
 MOUNTS = ("/v1/apps", "/v1/projects", "/v1/services")
 """Paths of the App Engine, Service Usage and Service Management APIs."""
@@ -37,11 +36,11 @@ def answers(location: str) -> Callable[[Request], Response]:
     assert LOCATION_NAME.match(f"projects/p/locations/{location}")
 
     def answer(request: Request) -> Response:
-        path = request.path_info
+        path = request.path
         for pattern, make in _ANSWERS:
             match = pattern.fullmatch(path)
             if match is not None and request.method == "GET":
-                return Response(json_body=make(match, location))
+                return as_json(make(match, location))
         return _refused(request)
 
     return answer
@@ -83,11 +82,8 @@ _ANSWERS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str], str], dict[str, 
 
 def _refused(request: Request) -> Response:
     message = (
-        f"{request.method} {request.path_info} is not served: this is the local Cloud Tasks of "
+        f"{request.method} {request.path} is not served: this is the local Cloud Tasks of "
         "appengine-compat, which stands in for App Engine and Service Usage only as far as "
         "'gcloud app deploy queue.yaml' asks them."
     )
-    return Response(
-        json_body={"error": {"code": 501, "message": message, "status": "UNIMPLEMENTED"}},
-        status=501,
-    )
+    return error(501, "UNIMPLEMENTED", message)
