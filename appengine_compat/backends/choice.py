@@ -149,6 +149,8 @@ def _decide() -> tuple[str, str]:
     if kind is not None:
         if kind == CLOUD_TASKS:
             _require_targets(f"{settings.BACKEND.variable}=cloudtasks")
+        elif kind == RQ:
+            _require_redis()
         return kind, f"{settings.BACKEND.variable} is {kind}"
     emulator = platform.emulator_host()
     if emulator:
@@ -191,6 +193,24 @@ def _require_targets(why: str) -> None:
         )
 
 
+def _require_redis() -> None:
+    """Refuse RQ where a worker could not know what to do with a task, nor the app believe it."""
+    needed = (
+        (settings.REDIS_URL, "where Redis is, such as redis://localhost:6379/0"),
+        (settings.TARGETS, "where tasks are delivered, such as default=http://localhost:8080"),
+        (settings.SIGNING_KEYS, "an id and a secret, such as dev:16-characters-or-more"),
+    )
+    missing = [(setting, words) for setting, words in needed if not setting.get()]
+    if missing:
+        raise BackendChoiceError(
+            f"Tasks cannot go to Redis and RQ ({settings.BACKEND.variable}=rq) without "
+            + " and ".join(f"{setting.variable} ({words})" for setting, words in missing)
+            + f". Set {'it' if len(missing) == 1 else 'them'}, the same for the apps and for "
+            "`appengine-compat rq-worker` (docs/road-rq.md).",
+            setting=missing[0][0].variable,
+        )
+
+
 def _build_cloud_tasks() -> Backend:
     from appengine_compat.backends.cloud_tasks import CloudTasksBackend
 
@@ -204,11 +224,17 @@ def _build_embedded() -> Backend:
 
 
 def _build_rq() -> Backend:
-    raise BackendChoiceError(
-        f"{settings.BACKEND.variable} is rq, which this version does not have yet: it comes with "
-        "the extra 'appengine-compat[rq]' of a later one. Set it to cloudtasks or embedded.",
-        setting=settings.BACKEND.variable,
-    )
+    try:
+        from appengine_compat.backends.rq.backend import RqBackend
+    except ModuleNotFoundError as error:
+        if error.name not in ("rq", "redis"):
+            raise
+        raise BackendChoiceError(
+            f"{settings.BACKEND.variable} is rq, and RQ is not installed: "
+            "pip install 'appengine-compat[rq]'.",
+            setting=settings.BACKEND.variable,
+        ) from None
+    return RqBackend()
 
 
 _BUILD = {CLOUD_TASKS: _build_cloud_tasks, EMBEDDED: _build_embedded, RQ: _build_rq}

@@ -14,7 +14,7 @@ from appengine_compat.backends.base import BackendError, Reason, TaskRequest
 from appengine_compat.backends.rq import keys
 from appengine_compat.core import headers, names, validation
 from appengine_compat.core.model import AppEngineRouting, HttpRequest, Queue, Task
-from appengine_compat.payload import description, plain
+from appengine_compat.payload import description, plain, signing
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -92,6 +92,9 @@ def job_fields(
         now: when it is added.
         is_named: whether the caller chose the name, so that it is reserved afterwards.
         is_later: whether it goes to the scheduled registry.
+
+    Raises:
+        ConfigError: there is no key to sign it with.
     """
     from rq.job import Job, JobStatus
 
@@ -99,6 +102,14 @@ def job_fields(
     assert task.schedule_time is not None
     task_id = names.short_id(task.name)
     request = task.request
+    signature = signing.header_for(
+        method=request.method,
+        url=request.url,
+        queue=queue_id,
+        task_name=task_id,
+        body=request.body,
+        at=task.schedule_time.timestamp(),
+    )
     job = Job.create(
         DELIVER,
         kwargs={
@@ -106,7 +117,7 @@ def job_fields(
             "task": task_id,
             "method": request.method,
             "url": request.url,
-            "headers": _signed(request, queue_id, task_id),
+            "headers": [*request.headers.items(), *signature.items()],
             "body": bytes(request.body),
             "deadline_seconds": task.dispatch_deadline_seconds,
             "retry": None if task.retry_config is None else asdict(task.retry_config),
@@ -142,7 +153,3 @@ def describe(request: HttpRequest) -> str:
     else:
         text = str(described)
     return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
-
-
-def _signed(request: HttpRequest, queue_id: str, task_id: str) -> list[tuple[str, str]]:
-    return list(request.headers.items())
