@@ -42,8 +42,13 @@ class BadRequestError(ApiError):
     """
 
     def __init__(self, message: str, violations: Sequence[tuple[str, str]] = ()) -> None:
-        super().__init__("INVALID_ARGUMENT", message)
-        self.violations = tuple(violations)
+        super().__init__("INVALID_ARGUMENT", _sayable(message))
+        self.violations = tuple((_sayable(path), _sayable(text)) for path, text in violations)
+
+
+def _sayable(text: str) -> str:
+    # JSON may hold halves of characters, and what is quoted of it must not break the answer too.
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def code_number(code: str) -> int:
