@@ -77,10 +77,15 @@ def active() -> Iterator[Fake]:
 
 
 TARGETS = {"APPENGINE_COMPAT_TARGETS": "https://a.b", "APPENGINE_COMPAT_SERVICE_ACCOUNT": ACCOUNT}
+REDIS = {
+    "APPENGINE_COMPAT_REDIS_URL": "redis://localhost:1/0",
+    "APPENGINE_COMPAT_TARGETS": "http://localhost:8080",
+    "APPENGINE_COMPAT_SIGNING_KEYS": "test:0123456789abcdef",
+}
 CHOICES: list[tuple[dict[str, str], str, str]] = [
     ({}, "embedded", "no Google platform"),
     ({"APPENGINE_COMPAT_BACKEND": "embedded"}, "embedded", "APPENGINE_COMPAT_BACKEND"),
-    ({"APPENGINE_COMPAT_BACKEND": "rq"}, "rq", "APPENGINE_COMPAT_BACKEND"),
+    ({"APPENGINE_COMPAT_BACKEND": "rq", **REDIS}, "rq", "APPENGINE_COMPAT_BACKEND"),
     ({"APPENGINE_COMPAT_BACKEND": "cloudtasks", **TARGETS}, "cloudtasks", "_BACKEND is cloudtasks"),
     (
         {"APPENGINE_COMPAT_BACKEND": "cloudtasks", "APPENGINE_COMPAT_TARGETS": "appengine"},
@@ -143,9 +148,27 @@ def test_where_a_guess_would_lose_tasks_the_settings_are_named(
     assert "APPENGINE_COMPAT_BACKEND=embedded" in str(caught.value)
 
 
-def test_rq_says_that_it_is_not_there_yet(environment: Settings) -> None:
-    environment(APPENGINE_COMPAT_BACKEND="rq")
-    with pytest.raises(BackendChoiceError, match=r"comes with the extra 'appengine-compat\[rq\]'"):
+@pytest.mark.parametrize("missing", REDIS)
+def test_rq_names_what_it_cannot_do_without(environment: Settings, missing: str) -> None:
+    rest = {name: value for name, value in REDIS.items() if name != missing}
+    environment(APPENGINE_COMPAT_BACKEND="rq", **rest)
+    with pytest.raises(BackendChoiceError) as caught:
+        choice.current()
+    assert caught.value.setting == missing
+    assert missing in str(caught.value)
+    for name in rest:
+        assert name not in str(caught.value)
+
+
+def test_rq_that_is_not_installed_says_how_to(
+    environment: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment(APPENGINE_COMPAT_BACKEND="rq", **REDIS)
+    monkeypatch.delitem(sys.modules, "appengine_compat.backends.rq.backend", raising=False)
+    monkeypatch.delitem(sys.modules, "appengine_compat.backends.rq.connection", raising=False)
+    monkeypatch.delattr("appengine_compat.backends.rq.connection", raising=False)
+    monkeypatch.setitem(sys.modules, "redis", None)
+    with pytest.raises(BackendChoiceError, match=r"pip install 'appengine-compat\[rq\]'"):
         choice.current()
 
 
