@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -65,6 +66,10 @@ _APPLICATION_PREFIX = re.compile(r"\A[a-z]+~")
 _ZONE = re.compile(r"\A([a-z]+-[a-z]+[0-9]+)-[a-z]\Z")
 # App Engine calls its two oldest regions by names that Cloud Tasks does not know.
 _LEGACY_REGIONS = {"us-central": "us-central1", "europe-west": "europe-west1"}
+# A host name's longest part; a Cloud Run service with a longer one has an address that was drawn.
+_LONGEST_LABEL = 63
+OWN_URL_AGAIN_SECONDS = 30.0
+"""How long after the metadata server did not tell, it is asked for the own address again."""
 _METADATA = "the metadata server"
 _from_metadata: dict[str, str] = {}
 
@@ -150,6 +155,35 @@ def _ask_for(
         f"Set {setting.variable} to {setting.allowed}.",
         setting=setting.variable,
     )
+
+
+_own_url_unknown_until = 0.0
+
+
+def own_url() -> str:
+    """Return the address that Cloud Run gives the service that runs; "" where there is none.
+
+    It is the one made of service, project number and region, which is known before anybody asks
+    for it. A job has none, and neither has a function of the first generation, nor Knative.
+    """
+    global _own_url_unknown_until
+    environ = os.environ
+    service = environ.get("K_SERVICE", "")
+    if not service or not environ.get("K_CONFIGURATION") or environ.get("KUBERNETES_SERVICE_HOST"):
+        return ""
+    # Each request that is verified may ask; where nobody answers, none of them shall wait.
+    if time.monotonic() < _own_url_unknown_until:
+        return ""
+    try:
+        number = metadata("project/numeric-project-id")
+        region = metadata("instance/region").rpartition("/")[2]
+    except OSError:
+        _own_url_unknown_until = time.monotonic() + OWN_URL_AGAIN_SECONDS
+        return ""
+    label = f"{service}-{number}"
+    if not number.isdigit() or not _LOCATION.match(region) or len(label) > _LONGEST_LABEL:
+        return ""
+    return f"https://{label}.{region}.run.app"
 
 
 def emulator_host() -> str:

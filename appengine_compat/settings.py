@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from appengine_compat import services_file
 from appengine_compat.errors import ConfigError
 
 T = TypeVar("T")
@@ -71,9 +72,47 @@ class Setting(Generic[T]):
         return self.name in _configured or bool(os.environ.get(self.variable, "").strip())
 
     @property
+    def is_set_for_process(self) -> bool:
+        """The same at a fraction of the cost, and blind to what a request set for itself."""
+        environ = os.environ
+        below = getattr(environ, "_data", None)
+        if below is None:
+            return self.is_set
+        if self.name in _configured:
+            return True
+        text = below.get(environ.encodekey(self.variable))
+        return bool(text and text.strip())
+
+    @property
     def is_secret(self) -> bool:
         """Whether the value must never be shown."""
         return self.name in {"signing_keys", "redis_url"}
+
+
+class _TargetsSetting(Setting[Mapping[str, str]]):
+    """The table of services, which a file beside queue.yaml may hold where nothing is set."""
+
+    def get(self, environ: Mapping[str, str] | None = None) -> Mapping[str, str]:
+        """Return the table that holds now: as it was set, else that of the file.
+
+        Raises:
+            ConfigError: the variable's text, or the file, is not allowed.
+        """
+        table = Setting.get(self, environ)
+        return table or services_file.load(_services_directory(environ))
+
+
+def _services_directory(environ: Mapping[str, str] | None = None) -> str:
+    return os.path.dirname(QUEUE_YAML.get(environ) or "")  # noqa: PTH120 (asked at every request)
+
+
+def targets_place() -> str:
+    """Return where the table of services stands or would stand, as errors name it."""
+    if not TARGETS.is_set and TARGETS.get():
+        directory = _services_directory()
+        path = f"{directory}/{services_file.NAME}" if directory else services_file.NAME
+        return f"[{services_file.TABLE}] of {path}"
+    return TARGETS.variable
 
 
 _configured: dict[str, Any] = {}
@@ -207,11 +246,11 @@ def _targets(text: str) -> Mapping[str, str]:
         service, separator, address = part.partition("=")
         if not separator or "://" in service:
             service, address = "", part
-        service, address = service.strip(), address.strip().rstrip("/")
-        if address not in ("appengine", "ngrok") and not address.startswith(
-            ("http://", "https://")
-        ):
-            raise ValueError(f"{part!r} has no http:// or https:// address")
+        service = service.strip()
+        try:
+            address = services_file.checked_address(address)
+        except ValueError:
+            raise ValueError(f"{part!r} has no http:// or https:// address") from None
         if service in table:
             raise ValueError(f"{service or 'the address for all services'!r} is given twice")
         table[service] = address
@@ -228,6 +267,27 @@ def _key_pairs(text: str) -> tuple[tuple[str, str], ...]:
     if len({key_id for key_id, _ in pairs}) != len(pairs):
         raise ValueError("a key id is given twice")
     return tuple(pairs)
+
+
+@dataclass(frozen=True, slots=True)
+class AllowedNames:
+    """What payloads may refer to."""
+
+    names: tuple[str, ...]
+    """Modules, packages, and dotted names of what lies in a module."""
+    is_log_only: bool
+
+
+_LOG_ONLY = "log-only"
+
+
+def _allowed_names(text: str) -> AllowedNames:
+    parts = _comma_list(text)
+    names = tuple(part.removesuffix(".*") for part in parts if part != _LOG_ONLY)
+    for name in names:
+        if not all(part.isidentifier() for part in name.split(".")):
+            raise ValueError(f"{name!r} is no dotted name")
+    return AllowedNames(names, _LOG_ONLY in parts)
 
 
 # --- the table -----------------------------------------------------------------------------
@@ -257,38 +317,18 @@ LOCATION: Setting[str | None] = Setting(
     None,
     "a region, such as us-central1",
     "The location of the queues; else Google's own variables, else the metadata server.",
-@dataclass(frozen=True, slots=True)
-class AllowedNames:
-    """What payloads may refer to."""
-
-    names: tuple[str, ...]
-    """Modules, packages, and dotted names of what lies in a module."""
-    is_log_only: bool
-
-
-_LOG_ONLY = "log-only"
-
-
-def _allowed_names(text: str) -> AllowedNames:
-    parts = _comma_list(text)
-    names = tuple(part.removesuffix(".*") for part in parts if part != _LOG_ONLY)
-    for name in names:
-        if not all(part.isidentifier() for part in name.split(".")):
-            raise ValueError(f"{name!r} is no dotted name")
-    return AllowedNames(names, _LOG_ONLY in parts)
-
-
     "found",
 )
-TARGETS: Setting[Mapping[str, str]] = Setting(
+TARGETS: Setting[Mapping[str, str]] = _TargetsSetting(
     "targets",
     PREFIX + "TARGETS",
     _targets,
     {},
     "service=https://… pairs, comma-separated, or one address for all services, or appengine, "
     "or ngrok",
-    "Which address each service's tasks are delivered to.",
-    "none",
+    "Which address each service's tasks are delivered to. It stands instead of the table "
+    "`[services]` of a file `appengine-compat.toml` beside queue.yaml.",
+    "that file's, if there; on Cloud Run also the service's own address",
 )
 SERVICE_ACCOUNT: Setting[tuple[str, ...]] = Setting(
     "service_account",
@@ -346,34 +386,6 @@ SIGNING_KEYS: Setting[tuple[tuple[str, str], ...]] = Setting(
     "Keys that sign payloads: the first signs, all verify.",
     "none",
 )
-QUEUE_YAML: Setting[str | None] = Setting(
-    "queue_yaml",
-    PREFIX + "QUEUE_YAML",
-    _text,
-    None,
-    "a path",
-    "The queue.yaml that the embedded service reads.",
-    "queue.yaml in the working directory, if there",
-)
-DB: Setting[str] = Setting(
-    "db",
-    PREFIX + "DB",
-    _text,
-    ".appengine-compat/tasks.db",
-    "a path",
-    "The embedded service's database file.",
-)
-THREADS: Setting[int] = Setting(
-    "threads",
-    PREFIX + "THREADS",
-    _whole_number(1, 1000),
-    8,
-    "a whole number from 1 to 1000",
-    "How many tasks the embedded service runs at once in one process.",
-)
-PICKLE_PROTOCOL: Setting[int | None] = Setting(
-    "pickle_protocol",
-    PREFIX + "PICKLE_PROTOCOL",
 SIGNATURES: Setting[str | None] = Setting(
     "signatures",
     PREFIX + "SIGNATURES",
@@ -404,6 +416,34 @@ ALLOWED_CALLABLES: Setting[AllowedNames | None] = Setting(
     "What deferred payloads may refer to; a payload that names anything else is not run, and kept.",
     "everything",
 )
+QUEUE_YAML: Setting[str | None] = Setting(
+    "queue_yaml",
+    PREFIX + "QUEUE_YAML",
+    _text,
+    None,
+    "a path",
+    "The queue.yaml that the embedded service reads.",
+    "queue.yaml in the working directory, if there",
+)
+DB: Setting[str] = Setting(
+    "db",
+    PREFIX + "DB",
+    _text,
+    ".appengine-compat/tasks.db",
+    "a path",
+    "The embedded service's database file.",
+)
+THREADS: Setting[int] = Setting(
+    "threads",
+    PREFIX + "THREADS",
+    _whole_number(1, 1000),
+    8,
+    "a whole number from 1 to 1000",
+    "How many tasks the embedded service runs at once in one process.",
+)
+PICKLE_PROTOCOL: Setting[int | None] = Setting(
+    "pickle_protocol",
+    PREFIX + "PICKLE_PROTOCOL",
     _whole_number(0, 5),
     None,
     "a whole number from 0 to 5",
@@ -431,6 +471,9 @@ SETTINGS: tuple[Setting[Any], ...] = (
     TRUST_PROXY,
     TASK_PATHS,
     SIGNING_KEYS,
+    SIGNATURES,
+    SIGNATURE_MAX_AGE,
+    ALLOWED_CALLABLES,
     QUEUE_YAML,
     DB,
     THREADS,
@@ -446,6 +489,7 @@ GOOGLE_VARIABLES: tuple[tuple[str, str], ...] = (
     ("GAE_SERVICE", "Set by App Engine: the service that runs; tasks stay on it by default."),
     ("GAE_VERSION", "Set by App Engine: the version that runs; tasks stay on it by default."),
     ("K_SERVICE", "Set by Cloud Run: the service that runs."),
+    ("K_CONFIGURATION", "Set by Cloud Run for services, which have an address, not for jobs."),
     ("LOCATION_ID", "The location, where `APPENGINE_COMPAT_LOCATION` is not set."),
     ("GAE_LOCATION", "The same, next in turn."),
     ("GAE_REGION", "The same, next in turn."),
@@ -459,11 +503,9 @@ GOOGLE_VARIABLES: tuple[tuple[str, str], ...] = (
 _WATCHED = (
     *(setting.variable for setting in SETTINGS),
     *(variable for variable, _ in GOOGLE_VARIABLES),
-    SIGNATURES,
-    SIGNATURE_MAX_AGE,
-    ALLOWED_CALLABLES,
     "GAE_INSTANCE",
     "CLOUD_RUN_JOB",
+    "K_CONFIGURATION",
     "KUBERNETES_SERVICE_HOST",
 )
 _WATCHED_ENCODED = tuple(

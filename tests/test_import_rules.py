@@ -18,6 +18,7 @@ PACKAGE = Path(appengine_compat.__file__).parent
 # From the ground up: a room imports from the layers below its own, never from its own or above.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
+    ("services_file",),
     ("settings", "installation"),
     ("platform",),
     ("core",),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
@@ -212,3 +213,70 @@ class TestEmulatorHost:
         with pytest.raises(ConfigError, match="such as localhost:8123") as caught:
             platform.emulator_host()
         assert repr(text) in str(caught.value)
+
+
+class TestOwnAddressOnCloudRun:
+    @pytest.fixture(autouse=True)
+    def _on_cloud_run(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+        monkeypatch.setenv("K_SERVICE", "web")
+        monkeypatch.setenv("K_CONFIGURATION", "web")
+        monkeypatch.setattr(platform, "_own_url_unknown_until", 0.0)
+
+    @pytest.fixture
+    def answers(self, metadata: MetadataServer) -> dict[str, str]:
+        metadata.answers["project/numeric-project-id"] = "123456789012"
+        metadata.answers["instance/region"] = "projects/123456789012/regions/europe-west3"
+        return metadata.answers
+
+    def test_is_made_of_service_project_number_and_region(self, answers: dict[str, str]) -> None:
+        assert platform.own_url() == "https://web-123456789012.europe-west3.run.app"
+
+    def test_is_asked_for_once(self, answers: dict[str, str], metadata: MetadataServer) -> None:
+        assert platform.own_url() == platform.own_url()
+        assert len(metadata.asked) == 2
+
+    @pytest.mark.parametrize(
+        ("variable", "value"),
+        [("K_SERVICE", ""), ("K_CONFIGURATION", ""), ("KUBERNETES_SERVICE_HOST", "10.0.0.1")],
+    )
+    def test_what_is_no_service_of_cloud_run_has_none_and_asks_nobody(
+        self,
+        answers: dict[str, str],
+        metadata: MetadataServer,
+        monkeypatch: pytest.MonkeyPatch,
+        variable: str,
+        value: str,
+    ) -> None:
+        monkeypatch.setenv(variable, value)
+        assert platform.own_url() == ""
+        assert metadata.asked == []
+
+    def test_a_name_that_does_not_fit_a_host_name_has_an_address_that_cannot_be_known(
+        self, answers: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("K_SERVICE", "w" * 50)
+        assert platform.own_url().startswith("https://" + "w" * 50)
+        monkeypatch.setenv("K_SERVICE", "w" * 51)
+        assert platform.own_url() == ""
+
+    @pytest.mark.parametrize(
+        ("path", "answer"),
+        [("project/numeric-project-id", "evil.example/"), ("instance/region", "a.example/b c")],
+    )
+    def test_answers_of_another_shape_make_no_address(
+        self, answers: dict[str, str], path: str, answer: str
+    ) -> None:
+        answers[path] = answer
+        assert platform.own_url() == ""
+
+    def test_where_nobody_answers_it_is_asked_again_only_later(
+        self, metadata: MetadataServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert platform.own_url() == platform.own_url() == ""
+        assert len(metadata.asked) == 1
+        metadata.answers["project/numeric-project-id"] = "1"
+        metadata.answers["instance/region"] = "projects/1/regions/europe-west3"
+        later = time.monotonic() + platform.OWN_URL_AGAIN_SECONDS
+        monkeypatch.setattr("appengine_compat.platform.time.monotonic", lambda: later)
+        assert platform.own_url() == "https://web-1.europe-west3.run.app"

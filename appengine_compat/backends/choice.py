@@ -169,7 +169,8 @@ def _decide() -> tuple[str, str]:
             )
         return EMBEDDED, "nothing else is set, and this is no Google platform"
     _require_targets(f"this is {host.value}")
-    return CLOUD_TASKS, f"this is {host.value}, and targets are set"
+    where = "targets are set" if settings.TARGETS.get() else f"its address is {platform.own_url()}"
+    return CLOUD_TASKS, f"this is {host.value}, and {where}"
 
 
 def _require_targets(why: str) -> None:
@@ -178,7 +179,7 @@ def _require_targets(why: str) -> None:
         return
     table = settings.TARGETS.get()
     missing = []
-    if not table:
+    if not table and not platform.own_url():
         missing.append(f"{settings.TARGETS.variable} (where tasks are delivered: an address)")
     if not settings.SERVICE_ACCOUNT.get() and set(table.values()) != {"appengine"}:
         missing.append(

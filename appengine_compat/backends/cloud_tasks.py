@@ -51,6 +51,8 @@ class CloudTasksBackend:
             on_app_engine=on_app_engine or (bool(emulator) and not settings.TARGETS.get()),
             emulated=bool(emulator),
             version=os.environ.get("GAE_VERSION", "") if on_app_engine else "",
+            # A client that was given may lead anywhere.
+            is_google=not emulator and client is None,
         )
         self._place = errors.Place(
             project=platform.project(),

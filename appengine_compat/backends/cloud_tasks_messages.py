@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 from google.cloud import tasks_v2
 
@@ -13,6 +14,7 @@ from appengine_compat.backends import targets
 from appengine_compat.backends.base import BackendError, Reason, TaskRequest
 from appengine_compat.core import headers, limits
 from appengine_compat.core.model import HTTP_METHODS, AppEngineRouting, RetryOverrides
+from appengine_compat.payload import signing
 
 CreateTaskRequest = tasks_v2.CreateTaskRequest.pb()
 BatchCreateTasksRequest = tasks_v2.BatchCreateTasksRequest.pb()
@@ -31,12 +33,15 @@ _MOST_KEPT = 1000
 class Addressing:
     """Where tasks are delivered and as whom, as the settings say when it is made."""
 
-    def __init__(self, *, on_app_engine: bool, emulated: bool, version: str) -> None:
+    def __init__(
+        self, *, on_app_engine: bool, emulated: bool, version: str, is_google: bool = False
+    ) -> None:
         """Read the settings.
 
         Args:
             on_app_engine: services without an entry in the table are on App Engine.
             emulated: the endpoint is an emulator's: it needs no token.
+            is_google: the endpoint is known to be Google's, which reaches public addresses only.
             version: the version that enqueues, where the platform tells.
         """
         table = settings.TARGETS.get()
@@ -47,6 +52,7 @@ class Addressing:
         self.service_account = accounts[0] if accounts else ""
         self._audience = settings.AUDIENCE.get() or ""
         self._emulated = emulated
+        self._is_google = is_google
         self._version = version
         self._own_service = os.environ.get("GAE_SERVICE") or os.environ.get("K_SERVICE")
         # A tunnel's address changes while the program runs.
@@ -72,6 +78,8 @@ class Addressing:
             # App Engine's queues kept a task on the version that enqueued it.
             version = self._version if service == self._own_service else ""
             found = AppEngineRouting(service=service, version=version)
+        if self._is_google and isinstance(found, str):
+            _refuse_loopback(found)
         if self._may_keep and len(self._kept) < _MOST_KEPT:
             self._kept[target, service] = found
         return found
@@ -95,6 +103,18 @@ class Addressing:
                 f"set {settings.SERVICE_ACCOUNT.variable} to the service account that tasks "
                 "come as.",
             )
+
+
+def _refuse_loopback(address: str) -> None:
+    host = urlsplit(address).hostname or ""
+    # A task for it would be taken, tried in vain for its whole life, and then be gone.
+    if host == "localhost" or host.startswith("127.") or host == "::1":
+        raise BackendError(
+            Reason.INVALID_TARGET,
+            f"Google's Cloud Tasks cannot reach {address}, which is this machine (from "
+            f"{settings.targets_place()}): set {settings.TARGETS.variable} to public addresses or "
+            "=ngrok for a tunnel, or CLOUD_TASKS_EMULATOR_HOST to a service on this machine.",
+        )
 
 
 def _write_app_engine(message: Any, routing: AppEngineRouting, request: TaskRequest) -> None:
@@ -123,9 +143,11 @@ def write_task(task: Any, name: str, request: TaskRequest, addressing: Addressin
     Raises:
         BackendError: the request cannot be a task: unknown target, a body where none is
             allowed, values that do not fit the message, or too large.
+        ConfigError: tasks must be signed, and there is no key.
     """
     task.name = name
     addressing.write(task, request)
+    _sign(task, request)
     try:
         if request.schedule_time is not None:
             task.schedule_time.FromDatetime(request.schedule_time)
@@ -145,6 +167,22 @@ def write_task(task: Any, name: str, request: TaskRequest, addressing: Addressin
             f"{limits.MAX_STORED_TASK_BYTES:,} at most: put what is large elsewhere (Cloud "
             "Storage, Datastore) and pass its key.",
         )
+
+
+def _sign(task: Any, request: TaskRequest) -> None:
+    _, queue_id, _, task_id = task.name.rsplit("/", 3)
+    is_http = task.HasField("http_request")
+    message = task.http_request if is_http else task.app_engine_http_request
+    message.headers.update(
+        signing.header_for(
+            method=request.method,
+            url=message.url if is_http else message.relative_uri,
+            queue=queue_id,
+            task_name=task_id,
+            body=request.payload,
+            at=None if request.schedule_time is None else request.schedule_time.timestamp(),
+        )
+    )
 
 
 def _write_retry(message: Any, retry: RetryOverrides) -> None:

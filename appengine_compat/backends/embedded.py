@@ -12,7 +12,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -100,7 +100,7 @@ class EmbeddedBackend:
         outcomes: list[Outcome] = []
         for place, request in enumerate(requests):
             try:
-                tasks.append(_task(name, request))
+                tasks.append(_task(name, request, self._apps))
                 places.append(place)
                 outcomes.append(Outcome(""))
             except BackendError as error:  # noqa: PERF203
@@ -355,7 +355,7 @@ class EmbeddedBackend:
             return BackendError(Reason.UNKNOWN_QUEUE, self._unknown_queue(queue), queue=queue)
         which = f"Task {task!r} of queue {queue!r}" if task else f"A task for queue {queue!r}"
         if error.reason == messages.TASK_TOO_LARGE and request is not None:
-            size = limits.stored_size(_weighed(_task(self.queue_name(queue), request)))
+            size = limits.stored_size(_weighed(_task(self.queue_name(queue), request, self._apps)))
             detail = (
                 f"takes {size:,} bytes as stored (its payload alone {len(request.payload):,}), "
                 f"and the limit is {limits.MAX_STORED_TASK_BYTES:,}. Store the payload elsewhere "
@@ -399,8 +399,11 @@ _WORDS = {
 }
 
 
-def _task(queue: names.QueueName, request: TaskRequest) -> Task:
-    routing = targets.parse_target(request.target or targets.current_service())
+def _task(queue: names.QueueName, request: TaskRequest, apps: Collection[str]) -> Task:
+    if request.target:
+        routing = targets.here(request.target, settings.TARGETS.get(), apps)
+    else:  # whoever enqueues is there
+        routing = targets.parse_target(targets.current_service())
     return Task(
         name=queue.task(request.name) if request.name else "",
         request=AppEngineRequest(

@@ -68,5 +68,5 @@ def _only_address(answer: object) -> str:
 def _refused(what: str, remedy: str) -> BackendError:
     return BackendError(
         Reason.INVALID_TARGET,
-        f"{settings.TARGETS.variable} says ngrok, and {what}: {remedy}, or set the address itself.",
+        f"{settings.targets_place()} says ngrok, and {what}: {remedy}, or set the address itself.",
     )

@@ -2,17 +2,17 @@
 
 A *service* is App Engine's word (once: module): ``_target`` names one, and without it a task
 stays on the service that enqueues. The table of ``APPENGINE_COMPAT_TARGETS`` says where each
-service is: at an address, or on App Engine.
+service is: at an address, or on App Engine; a file ``appengine-compat.toml`` may hold it instead.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextvars import ContextVar
 
-from appengine_compat import settings
+from appengine_compat import platform, settings
 from appengine_compat.backends.base import BackendError, Reason
 from appengine_compat.core.model import AppEngineRouting
 
@@ -82,28 +82,75 @@ def find(target: str, table: Mapping[str, str]) -> AppEngineRouting | str:
             table.
     """
     routing = parse_target(target)
-    whole = ".".join(part for part in (routing.instance, routing.version, routing.service) if part)
-    for key in (whole, routing.service, EVERY_SERVICE):
+    for key in _keys(routing):
         address = table.get(key)
         if address:
             if address == APP_ENGINE:
                 return routing
             return _ngrok_address() if address == NGROK else _plain(address)
-    variable = settings.TARGETS.variable
-    known = ", ".join(sorted(table)) or "none"
-    raise BackendError(
-        Reason.INVALID_TARGET,
-        f"There is no service {routing.service!r} here (target {target!r}); those known are: "
-        f"{known}. Add {routing.service}=https://its-address to {variable}, or "
-        f"{routing.service}=appengine if it runs on App Engine.",
+    own_service, own_url = os.environ.get("K_SERVICE", ""), platform.own_url()
+    if own_url and routing.service == own_service:
+        return own_url
+    raise _unknown(
+        target,
+        routing.service,
+        {*table, own_service} if own_url else table,
+        f"or {_entry(routing.service, APP_ENGINE)} if it runs on App Engine",
     )
+
+
+def here(target: str, table: Mapping[str, str], apps: Collection[str]) -> AppEngineRouting:
+    """Return the routing of a target whose service this machine's processes serve.
+
+    Processes that share a database each know their own apps only, so a service counts as
+    unknown when a table tells which services there are, and it is neither in it nor served by
+    this process. Without a table, tasks wait for whoever comes to serve them.
+
+    Args:
+        target: as ``parse_target`` takes it.
+        table: from service to address, as for ``find``; only the services matter here.
+        apps: the services that have an app in this process.
+
+    Raises:
+        BackendError: INVALID_TARGET: it is not shaped like one, or its service is unknown.
+    """
+    routing = parse_target(target)
+    if not table or any(key in table for key in _keys(routing)) or routing.service in apps:
+        return routing
+    raise _unknown(
+        target,
+        routing.service,
+        {*table, *apps},
+        f"or serve it here: appengine-compat dev {routing.service}=MODULE:APP",
+    )
+
+
+def _keys(routing: AppEngineRouting) -> tuple[str, str, str]:
+    """What a table may have a target under, the closest first."""
+    parts = (routing.instance, routing.version, routing.service)
+    return ".".join(part for part in parts if part), routing.service, EVERY_SERVICE
+
+
+def _unknown(target: str, service: str, known: Iterable[str], otherwise: str) -> BackendError:
+    names = ", ".join(sorted(known)) or "none"
+    return BackendError(
+        Reason.INVALID_TARGET,
+        f"There is no service {service!r} here (target {target!r}); those known are: {names}. Add "
+        f"{_entry(service, 'https://its-address')} to {settings.targets_place()}, {otherwise}.",
+    )
+
+
+def _entry(service: str, address: str) -> str:
+    """A line of the table, as it is written where this table stands."""
+    is_variable = settings.targets_place() == settings.TARGETS.variable
+    return f"{service}={address}" if is_variable else f'{service} = "{address}"'
 
 
 def _plain(address: str) -> str:
     if "?" in address or "#" in address:
         raise BackendError(
             Reason.INVALID_TARGET,
-            f"The address {address!r} in {settings.TARGETS.variable} has a query or a fragment, "
+            f"The address {address!r} in {settings.targets_place()} has a query or a fragment, "
             "after which no task's path can stand: leave it out.",
         )
     return address

@@ -131,7 +131,8 @@ def _allowed_audiences(environ: Any) -> tuple[str, ...]:
         for address in settings.TARGETS.get().values()
         if address.startswith(("http://", "https://"))
     )
-    origins = bases or (_origin(environ),)
+    own = platform.own_url() if bases else ""
+    origins = (*bases, own) if own else bases or (_origin(environ),)
     return origins + tuple(origin + path for origin in origins for path in _own_paths(environ))
 
 

@@ -17,6 +17,7 @@ import pytest
 from google.cloud import tasks_v2
 
 import appengine_compat
+from appengine_compat import platform
 from appengine_compat.backends import choice
 from appengine_compat.backends.base import Outcome, TaskRequest
 from appengine_compat.backends.cloud_tasks import CloudTasksBackend
@@ -146,6 +147,27 @@ def test_where_a_guess_would_lose_tasks_the_settings_are_named(
         assert setting in str(caught.value)
     assert caught.value.setting == missing[0]
     assert "APPENGINE_COMPAT_BACKEND=embedded" in str(caught.value)
+
+
+def test_on_cloud_run_the_services_own_address_is_target_enough(
+    environment: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "own_url", lambda: "https://web-1.europe-west3.run.app")
+    environment(K_SERVICE="web")
+    with pytest.raises(BackendChoiceError) as caught:
+        choice.current()
+    assert caught.value.setting == "APPENGINE_COMPAT_SERVICE_ACCOUNT"
+    assert "APPENGINE_COMPAT_TARGETS" not in str(caught.value)
+    environment(APPENGINE_COMPAT_SERVICE_ACCOUNT=ACCOUNT)
+    kind, reason = choice.describe()
+    assert kind == "cloudtasks"
+    assert "its address is https://web-1.europe-west3.run.app" in reason
+
+
+def test_a_table_in_a_file_is_one(environment: Settings) -> None:
+    Path("appengine-compat.toml").write_text('[services]\nweb = "https://web.example.com"\n')
+    environment(K_SERVICE="web", APPENGINE_COMPAT_SERVICE_ACCOUNT=ACCOUNT)
+    assert choice.describe() == ("cloudtasks", "this is Cloud Run, and targets are set")
 
 
 @pytest.mark.parametrize("missing", REDIS)

@@ -20,6 +20,7 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud import tasks_v2
 from google.protobuf import json_format
 
+from appengine_compat import platform
 from appengine_compat.backends import choice, cloud_tasks_calls, targets
 from appengine_compat.backends.base import BackendError, Reason, TaskRequest
 from appengine_compat.backends.cloud_tasks import CloudTasksBackend
@@ -197,6 +198,34 @@ class TestHttpTarget:
         assert "api, worker" in str(error)
         assert "APPENGINE_COMPAT_TARGETS" in str(error)
         assert not recorder.calls
+
+    @pytest.mark.parametrize("host", ["localhost:8080", "127.0.0.1", "127.1.2.3:1", "[::1]:8080"])
+    def test_googles_service_is_given_no_address_of_this_machine(
+        self, environment: Settings, host: str
+    ) -> None:
+        environment(
+            APPENGINE_COMPAT_TARGETS=f"http://{host}",
+            APPENGINE_COMPAT_SERVICE_ACCOUNT="tasks@p.iam.gserviceaccount.com",
+            CLOUD_TASKS_EMULATOR_HOST="",
+        )
+        error = refusal(CloudTasksBackend())
+        assert error.reason is Reason.INVALID_TARGET
+        assert f"cannot reach http://{host}" in str(error)
+        assert "=ngrok" in str(error)
+
+    def test_a_cloud_run_services_own_address_is_target_and_audience(
+        self, recorder: Recorder, environment: Settings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        own = "https://web-1.europe-west3.run.app"
+        monkeypatch.setattr(platform, "own_url", lambda: own)
+        environment(
+            K_SERVICE="web",
+            APPENGINE_COMPAT_SERVICE_ACCOUNT="tasks@p.iam.gserviceaccount.com",
+        )
+        CloudTasksBackend(client=client_of(recorder)).create_tasks("default", [POST])
+        request = sent(recorder)["httpRequest"]
+        assert request["url"] == f"{own}/work?a=1&b=%20"
+        assert request["oidcToken"]["audience"] == own
 
     def test_without_a_service_account_real_cloud_tasks_is_not_asked(
         self, recorder: Recorder, environment: Settings

@@ -152,6 +152,42 @@ def test_in_memory_it_leaves_no_file(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+# --- services ---
+
+
+def test_a_service_that_no_table_knows_is_refused_at_once(backend, tmp_path):
+    (tmp_path / "appengine-compat.toml").write_text('[services]\nworker = "http://localhost:1"\n')
+    backend.register_app(App(), "default", is_set_up=True)
+    request = TaskRequest(relative_url="/x", target="wroker")
+    text = refused(backend, Reason.INVALID_TARGET, request=request)
+    assert "no service 'wroker'" in text
+    assert "those known are: default, worker. Add wroker = " in text
+    assert backend.queue_stats(["default"])[0].tasks_count == 0
+
+
+def test_a_refused_target_lets_the_others_of_the_call_through(backend, monkeypatch):
+    monkeypatch.setenv("APPENGINE_COMPAT_TARGETS", "worker=http://localhost:1")
+    requests = [TaskRequest(relative_url="/x", target=target) for target in ("worker", "wroker")]
+    taken, not_taken = backend.create_tasks("default", requests)
+    assert taken.error is None
+    assert not_taken.error.reason is Reason.INVALID_TARGET
+
+
+def test_a_service_of_the_table_may_be_served_by_a_process_that_comes_later(backend, monkeypatch):
+    monkeypatch.setenv("APPENGINE_COMPAT_TARGETS", "worker=http://localhost:1")
+    backend.create_tasks("default", [TaskRequest(relative_url="/x", target="worker")])
+    app = App()
+    backend.register_app(app, "worker", is_set_up=True)
+    backend.start()
+    settle(backend)
+    assert app.paths == ["/x"]
+
+
+def test_whoever_enqueues_is_a_service_though_the_table_forgets_it(backend, monkeypatch):
+    monkeypatch.setenv("APPENGINE_COMPAT_TARGETS", "worker=http://localhost:1")
+    assert backend.create_tasks("default", [WORK])[0].error is None
+
+
 # --- queues ---
 
 

@@ -7,12 +7,14 @@ import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from appengine_compat import platform, settings
 from appengine_compat.backends import ngrok, targets
 from appengine_compat.backends.base import BackendError, Reason
 from appengine_compat.core.model import AppEngineRouting
@@ -130,9 +132,70 @@ class TestFinding:
         assert caught.value.reason is Reason.INVALID_TARGET
         assert "api=https://" in str(caught.value)
 
+    def test_the_advice_is_for_the_place_where_the_table_stands(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.delenv("APPENGINE_COMPAT_TARGETS", raising=False)
+        Path("appengine-compat.toml").write_text('[services]\nworker = "https://w.example.com"\n')
+        with pytest.raises(BackendError) as caught:
+            targets.find("api", settings.TARGETS.get())
+        assert (
+            'Add api = "https://its-address" to [services] of appengine-compat.toml, or '
+            'api = "appengine" if' in str(caught.value)
+        )
+
     def test_an_address_with_a_query_is_refused(self) -> None:
         with pytest.raises(BackendError, match="has a query"):
             targets.find("x", {"": "https://a.example.com/?a=b"})
+
+
+class TestOnCloudRun:
+    OWN = "https://web-1.europe-west3.run.app"
+
+    @pytest.fixture(autouse=True)
+    def _on_cloud_run(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("K_SERVICE", "web")
+        monkeypatch.setattr(platform, "own_url", lambda: self.OWN)
+
+    @pytest.mark.parametrize("target", ["web", "v1.web"])
+    def test_the_service_itself_is_found_without_a_table(self, target: str) -> None:
+        assert targets.find(target, {}) == self.OWN
+        assert targets.find(target, {"worker": "https://w.example.com"}) == self.OWN
+
+    @pytest.mark.parametrize("key", ["web", ""])
+    def test_the_table_goes_first(self, key: str) -> None:
+        assert targets.find("web", {key: "https://own.example.com"}) == "https://own.example.com"
+
+    def test_other_services_are_not_guessed(self) -> None:
+        with pytest.raises(BackendError, match=r"those known are: web, worker\."):
+            targets.find("api", {"worker": "https://w.example.com"})
+
+
+class TestHere:
+    """Targets among the processes of one machine, each of which knows its own apps only."""
+
+    TABLE = {"default": "http://localhost:8081", "v2.worker": "http://localhost:8082"}
+
+    @pytest.mark.parametrize("target", ["default", "v1.default", "v2.worker", "api", "v9.api"])
+    def test_a_service_of_the_table_or_of_this_process_is_known(self, target: str) -> None:
+        assert targets.here(target, self.TABLE, {"api"}) == targets.parse_target(target)
+
+    @pytest.mark.parametrize("target", ["wroker", "v1.worker"])
+    def test_another_is_refused_with_those_known(self, target: str) -> None:
+        known = r"those known are: api, default, v2\.worker\."
+        with pytest.raises(BackendError, match=known) as caught:
+            targets.here(target, self.TABLE, {"api"})
+        assert caught.value.reason is Reason.INVALID_TARGET
+        assert "appengine-compat dev w" in str(caught.value)
+
+    @pytest.mark.parametrize("table", [{}, {"": "http://localhost:8081"}])
+    def test_without_a_list_of_services_none_can_be_unknown(self, table: dict[str, str]) -> None:
+        assert targets.here("anything", table, {"api"}) == AppEngineRouting(service="anything")
+
+    def test_what_is_no_target_is_refused_all_the_same(self) -> None:
+        with pytest.raises(BackendError, match="is not one"):
+            targets.here("a b", {}, ())
 
 
 @pytest.mark.parametrize(

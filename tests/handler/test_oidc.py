@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from appengine_compat import platform
 from appengine_compat.handler import door, oidc, oidc_keys
 from appengine_compat.handler.door import Trust, Verdict
 
@@ -208,6 +209,16 @@ class TestAudience:
         assert asked(elsewhere, HTTP_HOST="other.example.com").code == "AEC-OIDC-AUDIENCE"
         assert asked(issuer.token(aud=self.URL), HTTP_HOST="10.0.0.1").trusted
         assert asked(issuer.token(aud=AUDIENCE)).trusted
+
+    def test_a_cloud_run_services_own_address_counts_beside_the_tables(
+        self, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        own = "https://app-1.europe-west3.run.app"
+        monkeypatch.setenv("APPENGINE_COMPAT_TARGETS", "worker=https://worker.example.com")
+        assert asked(issuer.token(aud=own)).code == "AEC-OIDC-AUDIENCE"
+        monkeypatch.setattr(platform, "own_url", lambda: own)
+        assert asked(issuer.token(aud=own)).trusted
+        assert asked(issuer.token(aud=self.URL)).code == "AEC-OIDC-AUDIENCE"
 
 
 class TestKeys:
