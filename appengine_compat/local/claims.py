@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from appengine_compat.core import moments, outcome, rate, retry
 from appengine_compat.core.headers import Family, counts_as_execution
 from appengine_compat.core.model import Queue
-from appengine_compat.local import kept, records, tombstones
+from appengine_compat.local import kept, records, throttling, tombstones
 from appengine_compat.local.delivery import Claim, Outcome
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class Finish:
     status: int
     at: int
     """When the reply came, or was given up."""
+    retry_after_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,15 +226,21 @@ def finish(
     """Write down how attempts ended; return what each meant, in the same order."""
     results: list[Finished] = []
     replies: dict[tuple[int, int], int] = {}
+    overloads: dict[int, list[tuple[int, float]]] = {}
     for each in finishes:
         claim = each.claim
         if outcome.is_success(each.status):
             results.append(_succeed(connection, each, windows))
         else:
             results.append(_fail(connection, each, queues.get(claim.queue), windows))
+            if outcome.throttles(_family(claim), each.status):
+                overloads.setdefault(claim.queue, []).append((each.at, each.retry_after_seconds))
         if outcome.is_reply(each.status):
             key = (claim.queue, each.at // moments.SECOND)
             replies[key] = replies.get(key, 0) + 1
+    for number, overloaded in overloads.items():
+        if number in queues:
+            throttling.slow_down(connection, number, queues[number], overloaded)
     connection.executemany(
         "INSERT INTO executions VALUES (?, ?, ?) "
         "ON CONFLICT (queue, second) DO UPDATE SET count = count + excluded.count",
@@ -267,7 +274,6 @@ def _fail(
         return _drop(connection, each, queue, windows)
     wait = moments.from_seconds(retry.backoff_seconds(config, claim.attempt))
     due = (claim.forced or each.at) + wait
-    family = Family.APP_ENGINE if claim.service else Family.HTTP
     is_reply = outcome.is_reply(each.status)
     cursor = connection.execute(
         "UPDATE tasks SET claim = 0, due = ?, responses = responses + ?, "
@@ -276,7 +282,7 @@ def _fail(
         (
             due,
             is_reply,
-            counts_as_execution(family, max(0, each.status)),
+            counts_as_execution(_family(claim), max(0, each.status)),
             each.at if is_reply else None,
             each.status,
             claim.seq,
@@ -284,6 +290,10 @@ def _fail(
         ),
     )
     return Finished(Outcome.RETRY, due) if cursor.rowcount else Finished(Outcome.GONE)
+
+
+def _family(claim: Claim) -> Family:
+    return Family.APP_ENGINE if claim.service else Family.HTTP
 
 
 def _drop(

@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from appengine_compat.core import moments
-from appengine_compat.local import kept, queue_operations, tombstones
+from appengine_compat.local import kept, queue_operations, throttling, tombstones
 
 if TYPE_CHECKING:
     from appengine_compat.core.model import Queue
@@ -29,6 +29,12 @@ def clean(store: Store, windows: Windows, now: int) -> float:
     ):
         pass
     store.write(lambda connection: _clear_counts(connection, now), is_durable=False)
+    store.write(
+        lambda connection: throttling.forget_over(
+            connection, queue_operations.list_all(connection), now
+        ),
+        is_durable=False,
+    )
     after: int | None = 0
     while after is not None:
         after = _expire_from(store, after, windows, now)

@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from appengine_compat.core import messages, moments, validation
+from appengine_compat.core import messages, moments, throttle, validation
 from appengine_compat.core.model import Queue, QueueState, QueueStats
-from appengine_compat.local import documents, records, tombstones
+from appengine_compat.local import documents, records, throttling, tombstones
 
 if TYPE_CHECKING:
     from appengine_compat.local.store import Connection
@@ -211,6 +211,7 @@ def remove(connection: Connection, name: str, expires: int) -> int:
     for table, column in (
         ("queues", "id"),
         ("buckets", "queue"),
+        ("throttles", "queue"),
         ("lanes", "queue"),
         ("executions", "queue"),
         ("tombstones", "queue"),
@@ -261,5 +262,9 @@ def stats(connection: Connection, name: str, now: int) -> QueueStats:
         oldest_arrival_time=None if oldest is None else moments.to_datetime(oldest),
         executed_last_minute_count=executed,
         concurrent_dispatches_count=running,
-        effective_execution_rate=queue.rate_limits.max_dispatches_per_second,
+        effective_execution_rate=throttle.rate_at(
+            throttling.load(connection, number),
+            queue.rate_limits.max_dispatches_per_second,
+            now / moments.SECOND,
+        ),
     )

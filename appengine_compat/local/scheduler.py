@@ -25,10 +25,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from appengine_compat.core import moments, names, rate
+from appengine_compat.core import moments, names, rate, throttle
 from appengine_compat.core.model import Queue, QueueState
 from appengine_compat.errors import StoreError
-from appengine_compat.local import claims, housekeeping, owners, queue_operations
+from appengine_compat.local import claims, housekeeping, owners, queue_operations, throttling
 from appengine_compat.local.claims import Finish, Finished
 from appengine_compat.local.clock import Clock
 from appengine_compat.local.delivery import (
@@ -332,7 +332,12 @@ class Scheduler:
         if not (ended or is_due or self._must_look):
             return
         finishes = [
-            Finish(each.delivery.claim, each.reply.status, moments.from_seconds(each.at))
+            Finish(
+                each.delivery.claim,
+                each.reply.status,
+                moments.from_seconds(each.at),
+                each.reply.retry_after_seconds,
+            )
             for each in ended
         ]
         looks, self._must_look = self._must_look, False
@@ -479,6 +484,12 @@ class Scheduler:
             return math.inf
         burst, speed = limits.max_burst_size, limits.max_dispatches_per_second
         seconds = now / moments.SECOND
+        slowed = throttling.load(connection, number)
+        if slowed is not None:
+            if slowed.held_until > seconds:
+                return slowed.held_until
+            full_speed, speed = speed, throttle.rate_at(slowed, speed, seconds)
+            burst = throttle.burst_at(burst, speed, full_speed)
         bucket = rate.refilled(claims.bucket(connection, number, burst, now), speed, burst, seconds)
         wanted = min(limit, free, rate.available(bucket))
         if wanted <= 0:

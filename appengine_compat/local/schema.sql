@@ -26,6 +26,14 @@ CREATE TABLE buckets (
     updated_at INTEGER NOT NULL
 );
 
+-- Queues whose targets said that they are overloaded (core.throttle).
+CREATE TABLE throttles (
+    queue INTEGER PRIMARY KEY,
+    rate REAL NOT NULL,                   -- dispatches a second, at since
+    since INTEGER NOT NULL,
+    held_until INTEGER NOT NULL
+);
+
 -- Which destinations a queue has ever had tasks for: "" is an HTTP target, else a service.
 CREATE TABLE lanes (
     queue INTEGER NOT NULL,

@@ -13,7 +13,7 @@ from pathlib import Path
 from appengine_compat.errors import StoreError, StoreTooNewError
 from appengine_compat.local.locks import FileLock
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 APPLICATION_ID = 0x41454354  # "AECT", in the file's header
 
 # Version → the script that makes the next one of it.
@@ -25,6 +25,12 @@ _MIGRATIONS: dict[int, str] = {
         CREATE INDEX documents_by_expiry ON documents (expires) WHERE expires IS NOT NULL;
     """,
     2: "ALTER TABLE kept ADD COLUMN deadline_ms INTEGER;",
+    3: """
+        CREATE TABLE throttles (
+            queue INTEGER PRIMARY KEY, rate REAL NOT NULL, since INTEGER NOT NULL,
+            held_until INTEGER NOT NULL
+        );
+    """,
 }
 
 _CHECKED_BYTES = 32 * 1024 * 1024
