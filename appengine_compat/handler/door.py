@@ -6,6 +6,8 @@ unless one of these opens it, and it is asked before a byte of the body is looke
 - the local service's own token, bound to the database, the queue, the task and the path;
 - App Engine, when the program runs there and the connection comes from its front end;
 - an OIDC token that Google signed for an account on the list and for this audience;
+- a signature over the whole task, with a key that this service has: alone where there is none
+  of the above, else beside them;
 - an active test stub, by the rule that App Engine's own handler had.
 
 Headers are chosen by clients; the platform and the transport's address are not. No header
@@ -21,10 +23,11 @@ from enum import Enum
 from functools import lru_cache
 from typing import Any
 
-from appengine_compat import platform
+from appengine_compat import platform, settings
 from appengine_compat.handler import refusals
 from appengine_compat.handler.refusals import Refused
 from appengine_compat.local import tokens
+from appengine_compat.payload import signing
 
 VERDICT_KEY = "appengine_compat.verdict"
 ADDRESS_KEY = "appengine_compat.transport_address"
@@ -32,6 +35,7 @@ ADDRESS_KEY = "appengine_compat.transport_address"
 
 TASK_ADDRESS = "0.1.0.2"
 
+_SIGNATURE = "HTTP_X_AEC_SIGNATURE"
 _LOCAL_TOKEN = "HTTP_X_AEC_LOCAL_TOKEN"
 _FRONT_END_NETWORKS = tuple(
     ipaddress.ip_network(network)
@@ -191,14 +195,22 @@ def _judged(environ: Environ) -> Verdict:
             return _by_test_rule(environ)
         except Refused as refusal:
             refused = refusal
+    is_signed = _SIGNATURE in environ
+    if is_signed:
+        from appengine_compat.handler import signed
+
+        if signed.suffices():
+            return Verdict(True, Trust.SIGNATURE, f"key {signed.check(environ)}")
     if _claims_app_engine(environ) and platform.detect() is platform.Platform.APP_ENGINE:
         try:
-            return _by_app_engine(environ)
+            return _beside_signature(_by_app_engine(environ), environ)
         except Refused as refusal:
             refused = refused or refusal
     authorization = environ.get("HTTP_AUTHORIZATION", "")
     if authorization[:7].lower() == "bearer ":
-        return _by_oidc(authorization[7:].strip(), environ)
+        return _beside_signature(_by_oidc(authorization[7:].strip(), environ), environ)
+    if is_signed and not settings.SIGNING_KEYS.get():
+        raise refused or Refused(refusals.SIGNATURE_NO_KEYS)
     raise refused or Refused(refusals.NO_CREDENTIALS)
 
 
@@ -216,6 +228,14 @@ def _by_local_token(token: str, environ: Environ) -> Verdict:
     if not genuine:
         raise Refused(refusals.LOCAL_TOKEN)
     return _LOCAL_TASK
+
+
+def _beside_signature(verdict: Verdict, environ: Environ) -> Verdict:
+    if signing.mode() != signing.OFF:
+        from appengine_compat.handler import signed
+
+        signed.check_beside(environ, verdict.who)
+    return verdict
 
 
 def _task_header(environ: Environ, name: str) -> str:

@@ -6,6 +6,7 @@ On App Engine ``login: admin`` in app.yaml kept task addresses for tasks; elsewh
 from __future__ import annotations
 
 import functools
+import io
 import sys
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
@@ -99,10 +100,26 @@ def _viewed_by_flask(function: Callable[..., Any], args: Any, kwargs: Any) -> An
 
 
 def _viewed_by_django(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-    refused = refusal(args[0].META)
+    request = args[0]
+    # Django holds the stream itself: what the door reads of it is read through Django.
+    request.META["wsgi.input"] = _DjangoBody(request)
+    refused = refusal(request.META)
     if refused is None:
         return function(*args, **kwargs)
     response = sys.modules["django.http"].HttpResponse(
         refused.text, status=refused.status, headers=dict(refusal_headers(refused))
     )
     return response
+
+
+class _DjangoBody:
+    """A request's body as a stream; Django reads it whole at the first use, and keeps it."""
+
+    def __init__(self, request: Any) -> None:
+        self._request = request
+        self._stream: io.BytesIO | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        if self._stream is None:
+            self._stream = io.BytesIO(self._request.body)
+        return getattr(self._stream, name)

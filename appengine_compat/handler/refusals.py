@@ -133,6 +133,44 @@ OIDC_ACCOUNT = Refusal(
     "APPENGINE_COMPAT_SERVICE_ACCOUNT (the enqueuer needs roles/iam.serviceAccountUser on it).",
 )
 
+SIGNATURE_MISSING = Refusal(
+    "AEC-SIGNATURE-MISSING",
+    403,
+    "the task is not signed, and APPENGINE_COMPAT_SIGNATURES here requires it. Set "
+    "APPENGINE_COMPAT_SIGNING_KEYS where the task is enqueued; while unsigned tasks are in "
+    "flight, set APPENGINE_COMPAT_SIGNATURES=accept-unsigned here.",
+)
+SIGNATURE_NO_KEYS = Refusal(
+    "AEC-SIGNATURE-NO-KEYS-SET",
+    403,
+    "the task is signed, but this service has no key to check it with. Set "
+    "APPENGINE_COMPAT_SIGNING_KEYS to the same keys as where the task is enqueued.",
+)
+SIGNATURE_MALFORMED = Refusal(
+    "AEC-SIGNATURE-MALFORMED", 403, "the header X-AEC-Signature is not a signature."
+)
+SIGNATURE_KEY = Refusal(
+    "AEC-SIGNATURE-KEY",
+    403,
+    "the task is signed with a key that this service does not have. Put it in "
+    "APPENGINE_COMPAT_SIGNING_KEYS; keep a key there for as long as tasks signed with it may come.",
+)
+SIGNATURE_MISMATCH = Refusal(
+    "AEC-SIGNATURE-MISMATCH",
+    403,
+    "the signature was made for another method, path, query, queue or task, or with another "
+    "secret. A proxy must hand the path on unchanged, and the secret of this key's id in "
+    "APPENGINE_COMPAT_SIGNING_KEYS must be the same here and where the task is enqueued.",
+)
+SIGNATURE_AGE = Refusal(
+    "AEC-SIGNATURE-AGE",
+    403,
+    "the signature is older than APPENGINE_COMPAT_SIGNATURE_MAX_AGE allows.",
+)
+SIGNATURE_BODY = Refusal(
+    "AEC-SIGNATURE-BODY", 403, "the body is not the one that was signed, or not whole."
+)
+
 ALL: tuple[Refusal, ...] = (
     NO_CREDENTIALS,
     LOCAL_TOKEN,
@@ -150,9 +188,19 @@ ALL: tuple[Refusal, ...] = (
     OIDC_AUDIENCE,
     OIDC_EMAIL,
     OIDC_ACCOUNT,
+    SIGNATURE_MISSING,
+    SIGNATURE_NO_KEYS,
+    SIGNATURE_MALFORMED,
+    SIGNATURE_KEY,
+    SIGNATURE_MISMATCH,
+    SIGNATURE_AGE,
+    SIGNATURE_BODY,
     NOT_A_TASK,
     NOT_FROM_QUEUE,
 )
+
+UNSIGNED = "unsigned-accepted"
+"""Under which ``counts`` has the tasks that were let in without a signature."""
 
 _LINES_PER_WINDOW = 5
 _WINDOW_SECONDS = 60.0
@@ -178,14 +226,7 @@ def note(refusal: Refusal, method: str, path: str, address: str, detail: str) ->
         address: the address that the connection came from.
         detail: what the caller must not be told; "" when there is nothing more to say.
     """
-    now = time.monotonic()
-    with _lock:
-        _counts[refusal.code] += 1
-        total = _counts[refusal.code]
-        since, lines = _windows.get(refusal.code, (now, 0))
-        if now - since >= _WINDOW_SECONDS:
-            since, lines = now, 0
-        _windows[refusal.code] = (since, lines + 1)
+    lines, total = _counted(refusal.code)
     if lines >= _LINES_PER_WINDOW:
         return
     # Everything that the caller chose goes through repr: no line of the log is theirs to write.
@@ -198,7 +239,43 @@ def note(refusal: Refusal, method: str, path: str, address: str, detail: str) ->
         refusal.code,
         refusal.reason,
         f" ({detail})" if detail else "",
-        f" [{total} so far; the next of this minute are counted, not logged]"
-        if lines == _LINES_PER_WINDOW - 1
-        else "",
+        _last_line(lines, total),
     )
+
+
+def note_unsigned(method: str, path: str, who: str) -> None:
+    """Count a task that was let in without a signature, and log it at the same rate.
+
+    Args:
+        method: the request's method.
+        path: its path.
+        who: by whom it is known to come.
+    """
+    lines, total = _counted(UNSIGNED)
+    if lines < _LINES_PER_WINDOW:
+        _log.warning(
+            "A task without a signature was let in: %.16r %.300r, known as %s. Once none of these "
+            "come, set APPENGINE_COMPAT_SIGNATURES=require.%s",
+            method,
+            path,
+            who,
+            _last_line(lines, total),
+        )
+
+
+def _counted(code: str) -> tuple[int, int]:
+    """Count a use of a code; return how many lines of it this minute has, and the count."""
+    now = time.monotonic()
+    with _lock:
+        _counts[code] += 1
+        since, lines = _windows.get(code, (now, 0))
+        if now - since >= _WINDOW_SECONDS:
+            since, lines = now, 0
+        _windows[code] = (since, lines + 1)
+        return lines, _counts[code]
+
+
+def _last_line(lines: int, total: int) -> str:
+    if lines < _LINES_PER_WINDOW - 1:
+        return ""
+    return f" [{total} so far; the next of this minute are counted, not logged]"

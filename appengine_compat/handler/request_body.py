@@ -7,6 +7,7 @@ the task was lost.
 from __future__ import annotations
 
 import io
+from collections.abc import MutableMapping
 from typing import Any
 
 
@@ -22,7 +23,7 @@ class BodyError(ValueError):
         self.status = status
 
 
-def read(environ: dict[str, Any]) -> bytes:
+def read(environ: MutableMapping[str, Any]) -> bytes:
     """Return the body of a WSGI request.
 
     Args:
@@ -59,6 +60,22 @@ def read(environ: dict[str, Any]) -> bytes:
         "The request has no Content-Length, and this server does not say where a body ends "
         "(wsgi.input_terminated): send the length.",
     )
+
+
+def read_at_most(environ: MutableMapping[str, Any], limit: int) -> bytes:
+    """Return the body of a WSGI request, or the first ``limit + 1`` bytes of a longer one.
+
+    Args:
+        environ: the WSGI environment; a ``Content-Length`` in it is within the limit.
+        limit: in bytes.
+
+    Raises:
+        BodyError: its length is not known, or not all of it is there.
+    """
+    stream = environ["wsgi.input"]
+    if environ.get("CONTENT_LENGTH") or not environ.get("wsgi.input_terminated"):
+        return read(environ)
+    return _rest(stream, limit + 1)
 
 
 def _rest(stream: Any, missing: int) -> bytes:

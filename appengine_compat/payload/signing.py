@@ -15,7 +15,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from urllib.parse import quote, unquote, unquote_to_bytes, urlsplit
 
 from appengine_compat import settings
 from appengine_compat.errors import ConfigError
@@ -28,6 +27,8 @@ REQUIRE = "require"
 
 Keys = Sequence[tuple[str, str]]
 """Pairs of a key's id and its secret; the first signs."""
+
+_SETTINGS = (settings.SIGNATURES, settings.SIGNING_KEYS, settings.BACKEND)
 
 _PURPOSE = b"appengine-compat signed task 1"
 _FORM = re.compile(
@@ -82,6 +83,9 @@ def mode() -> str:
     Raises:
         ConfigError: a setting's value is not allowed.
     """
+    # Asked at every request, and nearly everywhere nothing of it is set.
+    if not any(setting.is_set_for_process for setting in _SETTINGS):
+        return OFF
     chosen = settings.SIGNATURES.get()
     if chosen is not None:
         return chosen
@@ -155,6 +159,9 @@ def sign(
         body: the body, raw.
         at: the moment from which the age counts, in seconds since the epoch.
     """
+    # Here, since the door is loaded with every app, and few sign.
+    from urllib.parse import quote
+
     key_id, secret = keys[0]
     moment, length = str(int(at)), str(len(body))
     digest = hashlib.sha256(body).hexdigest()
@@ -193,6 +200,8 @@ def verify(
     Raises:
         SignatureError: with the check that failed.
     """
+    from urllib.parse import unquote
+
     form = _FORM.fullmatch(signature)
     if form is None:
         raise SignatureError(Fault.MALFORMED)
@@ -215,6 +224,8 @@ def verify(
 
 
 def _path_and_query(url: str) -> tuple[bytes, str]:
+    from urllib.parse import unquote_to_bytes, urlsplit
+
     parts = urlsplit(url if "://" in url.partition("?")[0] else "//host" + _rooted(url))
     return unquote_to_bytes(parts.path or "/"), parts.query
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from google.appengine.ext import deferred
 from google.cloud import tasks_v2
 
 from appengine_compat.backends import cloud_tasks_calls
+from appengine_compat.handler import door
 from tests.contract.grpc_recorder import LOCATION, PARENT, PROJECT, Recorder, serving
 
 DEFAULT = f"{PARENT}/queues/default/tasks/"
@@ -163,3 +165,29 @@ def test_names_are_for_one_task(recorder: Recorder) -> None:
     recorder.finish("default", "once")
     with pytest.raises(taskqueue.TombstonedTaskError, match="once"):
         deferred.defer(os.path.join, "a", _name="once")
+
+
+def test_tasks_are_signed_where_there_are_keys(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the wire to the door: what was recorded is what App Engine would deliver."""
+    monkeypatch.setenv("APPENGINE_COMPAT_SIGNING_KEYS", "k:0123456789abcdef")
+    monkeypatch.setenv("APPENGINE_COMPAT_SIGNATURES", "require")
+    taskqueue.add(url="/tasks/do%20it?a=1%262", method="PUT", payload=b"body", countdown=60)
+    task = only(recorder)
+    request = task.app_engine_http_request
+    arrived = {
+        "REQUEST_METHOD": "PUT",
+        "PATH_INFO": "/tasks/do it",
+        "QUERY_STRING": "a=1%262",
+        "REMOTE_ADDR": "127.0.0.1",
+        "CONTENT_LENGTH": "4",
+        "wsgi.input": io.BytesIO(request.body),
+        "HTTP_X_APPENGINE_QUEUENAME": "default",
+        "HTTP_X_APPENGINE_TASKNAME": task.name.rpartition("/")[2],
+        "HTTP_X_APPENGINE_USER_IP": "0.1.0.2",
+        "HTTP_X_AEC_SIGNATURE": request.headers["X-AEC-Signature"],
+    }
+    assert door.verdict(dict(arrived)).trusted
+    unsigned = {name: value for name, value in arrived.items() if "SIGNATURE" not in name}
+    assert door.verdict(unsigned).code == "AEC-SIGNATURE-MISSING"
