@@ -133,8 +133,8 @@ def guarded(app: WSGIApplication, host: str) -> WSGIApplication:
 
     def guard(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         origin = environ.get("HTTP_ORIGIN")
-        asked = urlsplit(f"//{environ.get('HTTP_HOST', '')}").hostname or host
-        if origin is not None and not _is_own(_host_of(origin), own_names):
+        asked = _host_of(f"//{environ.get('HTTP_HOST', '')}") or host
+        if origin is not None and not _is_trusted(_host_of(origin), asked, own_names):
             why = (
                 f"A page of {origin} may not use this service. Send no Origin header, or one of "
                 "this machine."
@@ -161,19 +161,31 @@ def _host_of(origin: str) -> str:
         return ""
 
 
+def _is_trusted(page_host: str, asked: str, own_names: frozenset[str]) -> bool:
+    if _is_own(page_host, own_names):
+        return True
+    # A page that this server gave itself, under a name that nobody outside can make his own:
+    # an address, or a word without a dot.
+    return page_host == asked and ("." not in page_host or _address(page_host) is not None)
+
+
 def _is_own(name: str, own_names: frozenset[str]) -> bool:
     return name in own_names or name.endswith(".localhost") or _is_loopback(name)
 
 
 def _is_loopback(host: str) -> bool:
+    address = _address(host)
+    return host == "localhost" if address is None else address.is_loopback
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(host)
     except ValueError:
-        return host == "localhost"
+        return None
 
 
 def _bind(host: str, port: int) -> socket.socket:
-    bound = None
     try:
         # An IPv4 address first: "localhost" is both, and most clients try that one.
         found = sorted(
