@@ -56,7 +56,7 @@ def attempt_line(event: AttemptEvent, ended_at: float, failure: str = "") -> str
     if event.service:
         words.insert(2, event.service)
     if failure:
-        words.append(f"failed for good: {_plain(failure)}")
+        words.append(f"failed for good: {plain(failure)}")
     elif event.outcome is not Outcome.DONE:
         words.append(_NEXT[event.outcome])
         if event.next_try is not None:
@@ -87,10 +87,10 @@ def what_runs(method: str, path: str, body: bytes) -> str:
     """Return the call that a payload holds, or method and path where it holds none."""
     # Forms and texts are not asked what they call: some of them would make a pickle of sorts.
     described = description.describe(body) if body[:1] in _STARTS_OF_PAYLOADS else None
-    return f"{method} {_plain(path)}" if described is None else _plain(str(described))
+    return f"{method} {plain(path)}" if described is None else plain(str(described))
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text that stays on its line and does nothing to a terminal."""
     if text.isprintable():
         return text

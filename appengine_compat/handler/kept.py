@@ -21,7 +21,7 @@ from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import quote
 
-from appengine_compat.core import in_process
+from appengine_compat.core import headers, in_process
 from appengine_compat.errors import PayloadError
 from appengine_compat.payload import description
 
@@ -32,6 +32,19 @@ PAYLOAD_KEY = "appengine_compat.payload"
 MAX_RECORD_BYTES = 250_000
 """Cloud Logging refuses entries over 256 KB; the rest is for what its agents add."""
 
+_CARRIED = headers.CARRIED_PREFIX.lower()
+_NAMESPACES = frozenset({"x-appengine-current-namespace", "x-appengine-default-namespace"})
+# What services, proxies and servers set on their way, and what only they may say.
+_OF_THE_TRANSPORT = frozenset(
+    {
+        "accept-encoding", "connection", "content-length", "forwarded", "function-execution-id",
+        "host", "te", "traceparent", "tracestate", "transfer-encoding", "user-agent", "via",
+        "x-client-data", "x-cloud-trace-context", "x-real-ip", "x-request-id",
+    }
+)  # fmt: skip
+_OF_THE_TRANSPORT_BEGINNINGS = (
+    "x-aec-", "x-appengine-", "x-cloudtasks-", "x-envoy-", "x-forwarded-", "x-goog-", "x-google-",
+)  # fmt: skip
 _PLAIN_IN_PATHS = "/:@!$&'()*+,;=~"
 _MAX_TRACEBACK_CHARACTERS = 16_000
 _MAX_HEADERS_CHARACTERS = 16_000
@@ -77,6 +90,20 @@ class KeptTask:
     """Attempts up to and with the one that failed for good."""
     kept_at: datetime
 
+    @property
+    def own_headers(self) -> dict[str, str]:
+        """Those of the headers that the task was made with, as far as that can be told."""
+        own = {}
+        for name, value in self.headers.items():
+            lowered = name.lower()
+            if lowered.startswith(_CARRIED):
+                name, lowered = name[len(_CARRIED) :], lowered[len(_CARRIED) :]
+            if lowered in _NAMESPACES or not (
+                lowered in _OF_THE_TRANSPORT or lowered.startswith(_OF_THE_TRANSPORT_BEGINNINGS)
+            ):
+                own[name] = value
+        return own
+
     def to_record(self) -> dict[str, Any]:
         """Return the task as values of JSON; the payload is left out where it does not fit."""
         record: dict[str, Any] = {
@@ -112,13 +139,15 @@ def from_record(record: Mapping[str, Any]) -> KeptTask:
 
     Args:
         record: the values, or a log entry in which they stand under ``RECORD_KEY``, directly or
-            in its ``jsonPayload``.
+            in its ``jsonPayload``, or as text in its ``textPayload`` or ``message``.
 
     Raises:
         PayloadError: it holds no kept task, or its payload does not fit its hash.
     """
-    for outer in ("jsonPayload", "json_payload", RECORD_KEY):
+    for outer in ("jsonPayload", "json_payload", "textPayload", "message", RECORD_KEY):
         inner = record.get(outer)
+        if isinstance(inner, str) and RECORD_KEY in inner and RECORD_KEY not in record:
+            return read_record(inner)
         if isinstance(inner, Mapping):
             record = inner
     if record.get("version") != 1 or "task_name" not in record:
@@ -167,12 +196,39 @@ def read_record(text: str) -> KeptTask:
     Raises:
         PayloadError: it holds no kept task.
     """
+    if "{" not in text:
+        raise PayloadError(f"This is no record of a kept task: {text[:80]!r} is not JSON.")
     try:
-        record = json.loads(text[text.index("{") :])
+        record, _ = _DECODER.raw_decode(text, text.index("{"))
     except ValueError as error:
         raise PayloadError(f"This is no record of a kept task: {error}.") from error
     return from_record(record)
 
+
+def read_records(text: str) -> list[KeptTask]:
+    """Return the tasks of a log: one record, one a line, or a JSON list of entries.
+
+    Args:
+        text: what ``gcloud logging read --format=json`` prints, or lines of any log; lines
+            without a record are passed over.
+
+    Raises:
+        PayloadError: it holds no record, or one that is damaged.
+    """
+    try:
+        whole = json.loads(text)
+    except ValueError:
+        lines = [line for line in text.splitlines() if RECORD_KEY in line]
+        if not lines:
+            return [read_record(text)]
+        return [read_record(line) for line in lines]
+    entries = whole if isinstance(whole, list) else [whole]
+    if not entries or not all(isinstance(entry, Mapping) for entry in entries):
+        raise PayloadError("This is no record of a kept task: it is a list without entries.")
+    return [from_record(entry) for entry in entries]
+
+
+_DECODER = json.JSONDecoder()
 
 Callback = Callable[[KeptTask], object]
 
