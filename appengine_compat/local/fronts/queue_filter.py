@@ -21,7 +21,7 @@ Test = Callable[[Any], bool]
 
 _TOKEN = re.compile(
     r"""\s*(?:
-        (?P<operator><=|>=|!=|[=:<>])
+        (?P<operator><=|>=|!=|=~|!~|[=:<>])
       | (?P<bracket>[()])
       | (?P<minus>-(?=[A-Za-z(]))
       | "(?P<quoted>(?:[^"\\]|\\.)*)"
@@ -108,7 +108,7 @@ class _Parser:
         if kind != "word":
             raise messages.filter_invalid(f"a field is expected where {path or 'it ends'!r} is.")
         kind, sign = self._next()
-        if kind != "operator":
+        if kind != "operator" or sign not in _COMPARISONS:
             raise messages.filter_invalid(
                 f"{path} must be followed by one of {', '.join(_COMPARISONS)}."
             )

@@ -57,7 +57,8 @@ def seconds(duration: Any, field: str) -> float:
         or (nanos < 0 < whole)
     ):
         raise messages.setting_invalid(f"{field} is not a valid duration.")
-    return float(whole + nanos / 1e9)
+    # One division of integers: a sum of floats would not give back the seconds that were written.
+    return float((whole * 1_000_000_000 + nanos) / 1_000_000_000)
 
 
 def write_seconds(duration: Any, value: float) -> None:
