@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 
 import pytest
 
@@ -407,8 +406,10 @@ def test_mounts_take_what_is_below_their_path(service) -> None:
 
 
 def test_answers_are_utf_8_and_not_to_be_guessed(rest: Rest) -> None:
-    request = {"url": "http://h/", "headers": {"X-Ü": "ä"}}
+    token = {"serviceAccountEmail": "ä@b"}
+    request = {"url": "http://localhost/", "oidcToken": token}
     response = rest("POST", TASKS, {"task": {"httpRequest": request}})
-    assert json.loads(response.body)["httpRequest"]["headers"]["X-Ü"] == "ä"
+    assert response.json["httpRequest"]["oidcToken"] == token
+    assert "ä@b".encode() in response.body
     assert response.headers["Content-Type"] == "application/json; charset=UTF-8"
     assert response.headers["X-Content-Type-Options"] == "nosniff"
