@@ -53,6 +53,8 @@ class Addressing:
         self._audience = settings.AUDIENCE.get() or ""
         self._emulated = emulated
         self._is_google = is_google
+        # A service on this machine that issues tokens puts them on plain requests to it, too.
+        self._has_local_issuer = settings.OIDC_ISSUER.get() is not None
         self._version = version
         self._own_service = os.environ.get("GAE_SERVICE") or os.environ.get("K_SERVICE")
         # A tunnel's address changes while the program runs.
@@ -91,7 +93,7 @@ class Addressing:
         message.headers.update(headers.carry(request.headers))
         if request.payload:
             message.body = request.payload
-        if self._emulated and not address.startswith("https://"):
+        if self._emulated and not (address.startswith("https://") or self._has_local_issuer):
             return
         if self.service_account:
             message.oidc_token.service_account_email = self.service_account

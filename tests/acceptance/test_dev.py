@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import urllib.error
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,32 @@ def test_a_task_waits_for_the_process_that_has_its_service(
 
     worker.wait_for("^ran on worker")
     assert "GET /run" not in caller.output
+
+
+def test_a_target_that_the_services_file_does_not_know_is_refused_where_it_is_named(
+    tmp_path: Path, start_dev: Start
+) -> None:
+    write(tmp_path, caller=CALLER.replace('target="worker"', 'target="wroker"'))
+    (tmp_path / "appengine-compat.toml").write_text(
+        '[services]\ndefault = "http://localhost:8080"\nworker = "http://localhost:8081"\n'
+    )
+    caller = start_dev(tmp_path, "caller:app").ready()
+
+    with pytest.raises(urllib.error.HTTPError):
+        caller.get("/")
+
+    caller.wait_for(r"InvalidTaskError: .* no service 'wroker' .* known are: default, worker\. ")
+
+
+def test_a_broken_services_file_is_told_in_one_line(tmp_path: Path, start_dev: Start) -> None:
+    write(tmp_path, who=WHO)
+    (tmp_path / "appengine-compat.toml").write_text("[services]\nworker = localhost\n")
+
+    server = start_dev(tmp_path, "who:app")
+
+    server.wait_for(r"^appengine-compat dev: appengine-compat\.toml:2:1: a line is a service and")
+    assert server.process.wait(60) == 2
+    assert len(server.lines) == 1
 
 
 @pytest.mark.parametrize("source", [WHO, RAW])

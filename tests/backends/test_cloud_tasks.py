@@ -171,6 +171,20 @@ class TestHttpTarget:
         CloudTasksBackend().create_tasks("default", [POST])
         assert "oidcToken" not in sent(recorder)["httpRequest"]
 
+    def test_an_emulator_that_issues_tokens_is_asked_for_one(
+        self, recorder: Recorder, environment: Settings
+    ) -> None:
+        environment(
+            APPENGINE_COMPAT_TARGETS="http://localhost:8080",
+            APPENGINE_COMPAT_SERVICE_ACCOUNT="tasks@p.iam.gserviceaccount.com",
+            APPENGINE_COMPAT_OIDC_ISSUER="http://localhost:8124",
+        )
+        CloudTasksBackend().create_tasks("default", [POST])
+        assert sent(recorder)["httpRequest"]["oidcToken"] == {
+            "serviceAccountEmail": "tasks@p.iam.gserviceaccount.com",
+            "audience": "http://localhost:8080",
+        }
+
     def test_headers_that_the_service_refuses_are_carried(
         self, recorder: Recorder, environment: Settings
     ) -> None:
