@@ -22,6 +22,7 @@ An attempt without a reply counts as a retry but not as an execution; the next o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -33,6 +34,7 @@ HTTP_USER_AGENT = "Google-Cloud-Tasks"
 APP_ENGINE_USER_AGENT = "AppEngine-Google; (+http://code.google.com/appengine)"
 APP_ENGINE_DEFAULT_CONTENT_TYPE = "application/octet-stream"
 
+_ENDS_A_HEADER = re.compile(r"[\r\n\0]")
 _NOT_CARRIED = ("x-google-", "x-appengine-")
 _REPLACED_HTTP = frozenset({"host", "content-length", "user-agent"})
 _REPLACED_APP_ENGINE = frozenset({"host", "content-length"})
@@ -98,6 +100,11 @@ def is_carried_natively(name: str) -> bool:
     """Tell whether Cloud Tasks passes a caller's header of this name on to the handler."""
     lowered = name.lower()
     return lowered != "host" and not lowered.startswith(_NOT_CARRIED)
+
+
+def is_one_header(name: str, value: str) -> bool:
+    """Tell whether HTTP carries this as one header: a line break in it would begin another."""
+    return _ENDS_A_HEADER.search(name) is None and _ENDS_A_HEADER.search(value) is None
 
 
 def carry(headers: Iterable[tuple[str, str]]) -> dict[str, str]:

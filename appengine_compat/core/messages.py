@@ -248,6 +248,11 @@ def body_not_allowed(kind: str, allowed: tuple[str, ...]) -> ApiError:
     return _invalid(f"{kind}.body is only allowed for the HTTP methods {', '.join(allowed)}.")
 
 
+def header_malformed(name: str) -> ApiError:
+    """A header's name or value has a line break or a NUL (text unverified)."""
+    return _invalid(f"Header {name!r} has a line break in its name or its value.")
+
+
 def headers_too_large(limit: int) -> ApiError:
     """An HTTP request's headers together are larger than allowed (text unverified)."""
     return _invalid(f"HttpRequest.headers must be less than {limit} bytes in total.")

@@ -101,11 +101,18 @@ def _stored_http(request: HttpRequest) -> HttpRequest:
     method = request.method or "POST"
     if request.body and method not in limits.HTTP_BODY_METHODS:
         raise messages.body_not_allowed("HttpRequest", limits.HTTP_BODY_METHODS)
+    _check_headers(request.headers)
     stored = headers.stored_http_headers(request.headers)
     weight = sum(len(key.encode()) + len(value.encode()) for key, value in stored.items())
     if weight >= limits.MAX_HTTP_HEADERS_BYTES:
         raise messages.headers_too_large(limits.MAX_HTTP_HEADERS_BYTES)
     return replace(request, method=method, headers=stored)
+
+
+def _check_headers(given: Mapping[str, str]) -> None:
+    for name, value in given.items():
+        if not headers.is_one_header(name, value):
+            raise messages.header_malformed(name)
 
 
 def _may_carry_token(url: str) -> bool:
@@ -124,6 +131,7 @@ def _stored_app_engine(request: AppEngineRequest, queue: QueueName) -> AppEngine
     method = request.method or "POST"
     if request.body and method not in limits.APP_ENGINE_BODY_METHODS:
         raise messages.body_not_allowed("AppEngineHttpRequest", limits.APP_ENGINE_BODY_METHODS)
+    _check_headers(request.headers)
     return AppEngineRequest(
         relative_uri=uri,
         method=method,
