@@ -60,6 +60,11 @@ def current() -> Backend:
     return _choose(fingerprint).backend
 
 
+def active() -> Backend | None:
+    """Return the backend that was activated last, None when there is none."""
+    return _active[-1] if _active else None
+
+
 def describe() -> tuple[str, str]:
     """Return the kind of backend that takes tasks now, and why, without starting it.
 

@@ -12,11 +12,11 @@ import sys
 import venv
 from pathlib import Path
 
-REQUIREMENTS = ("appengine-python-standard==3.1.0", "google-cloud-ndb")
+REQUIREMENTS = ("appengine-python-standard==3.1.0", "google-cloud-ndb", "pytest")
 
 
 def make(directory: Path) -> Path:
-    """Return the interpreter of an environment that has Google's SDK and google-cloud-ndb.
+    """Return the interpreter of an environment that has Google's SDK, google-cloud-ndb and pytest.
 
     Args:
         directory: where the environment is, or is to be made.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import pytest
@@ -120,6 +121,99 @@ namespace_manager.set_namespace("")
 header
 """
     assert run(code) == repr("ns1")
+
+
+# --- the SDK's testbed -------------------------------------------------------------------------
+
+TASK = """
+def task(body=b"", **headers):
+    return {"REQUEST_METHOD": "POST", "PATH_INFO": "/_ah/queue/deferred",
+            "REMOTE_ADDR": "0.1.0.2", "HTTP_X_APPENGINE_TASKNAME": "t",
+            "CONTENT_LENGTH": str(len(body)), "wsgi.input": io.BytesIO(body), **headers}
+"""
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "taskqueue.add(url='/x')",
+        "taskqueue.Task().add_async()",
+        "taskqueue.Queue().purge()",
+        "taskqueue.Queue().fetch_statistics()",
+        "taskqueue.Queue().delete_tasks_by_name('a')",
+    ],
+)
+def test_no_task_leaves_a_testbed_that_has_no_taskqueue(call: str, run: Run) -> None:
+    code = f"bed.init_taskqueue_stub(enable=False)\n{call}"
+    assert run(code).startswith('AssertionError: No api proxy found for service "taskqueue"')
+
+
+def test_a_backend_that_the_test_itself_names_is_taken_there(run: Run) -> None:
+    code = """
+bed.init_taskqueue_stub(enable=False)
+backend = Elsewhere()
+taskqueue.Task(url="/x").add(_client=backend)
+choice.activate(backend)
+taskqueue.add(url="/y")
+backend.created
+"""
+    assert run(code) == repr(["/x", "/y"])
+
+
+def test_the_door_is_open_to_tests_while_the_stub_is_there_and_no_longer(run: Run) -> None:
+    code = f"""
+import io
+from appengine_compat.handler import door
+{TASK}
+seen = [door.verdict(task()).trusted]
+bed.init_taskqueue_stub(enable=False)
+seen.append(door.verdict(task()).trusted)
+bed.init_taskqueue_stub()
+seen.append(door.verdict(task()).trusted)
+bed.deactivate()
+seen.append(door.verdict(task()).trusted)
+bed.activate()
+seen
+"""
+    assert run(code) == repr([True, False, True, False])
+
+
+def test_a_task_of_the_stub_runs_through_the_handler(run: Run) -> None:
+    code = f"""
+import io
+from google.appengine.ext import deferred
+{TASK}
+deferred.defer(len, "abc")
+(queued,) = bed.get_stub("taskqueue").get_filtered_tasks()
+deferred.application.post(task(queued.payload))[:2]
+"""
+    assert run(code) == repr(("Success", HTTPStatus.OK))
+
+
+def test_a_stranger_is_refused_under_the_testbed_as_on_app_engine(run: Run) -> None:
+    code = f"""
+import io
+from google.appengine.ext import deferred
+{TASK}
+request = task(b"nobody may read this")
+request["REMOTE_ADDR"] = "10.0.0.1"
+deferred.application.post(request)[:2]
+"""
+    assert run(code) == repr(
+        (
+            "Detected an attempted XSRF attack. This request did not originate from Task Queue.",
+            HTTPStatus.FORBIDDEN,
+        )
+    )
+
+
+def test_memcache_stays_the_sdks(run: Run) -> None:
+    code = """
+from google.appengine.api import memcache
+memcache.set("a", 1)
+memcache.get("a"), "appengine_compat" in memcache.__file__
+"""
+    assert run(code) == repr((1, False))
 
 
 # --- transactions ----------------------------------------------------------------------------

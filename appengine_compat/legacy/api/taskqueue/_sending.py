@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from google.appengine.api.taskqueue import _limits
 from google.appengine.api.taskqueue._errors import NAME_IS_TAKEN, error_for, joined_error
+from google.appengine.runtime import context
 
 from appengine_compat.backends import choice
 from appengine_compat.backends.base import Backend, BackendError, Outcome, Reason, TaskRequest
@@ -31,6 +32,8 @@ _TRANSPORT = frozenset({Reason.TRANSIENT, Reason.INTERNAL, Reason.PERMISSION_DEN
 
 _ABSENT = frozenset({Reason.UNKNOWN_TASK, Reason.TOMBSTONED_TASK})
 _NOT_PLAIN = re.compile(r"[^\x21-\x7e]+")
+_TESTBED_MODULE = "google.appengine.ext.testbed"
+_TESTBED = "Development/1.0 (testbed)"
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
@@ -54,11 +57,18 @@ def backend_for(client: object) -> Backend:
     Raises:
         taskqueue.Error: none is chosen and none is safe to guess, or it cannot start; it is the
             ``appengine_compat`` error too.
+        AssertionError: the SDK's testbed is active without a task queue stub; no task of a test
+            may leave the process.
     """
     try:
         if client is not None:
             return choice.as_backend(client)
         stub = _registered_stub()
+        if stub is None and choice.active() is None and _is_in_sdk_testbed():
+            raise AssertionError(
+                'No api proxy found for service "taskqueue". The testbed is active without it: '
+                "call init_taskqueue_stub() first."
+            )
         return choice.current() if stub is None else stub
     except CompatError as error:
         raise joined_error(error) from error
@@ -71,6 +81,12 @@ def _registered_stub() -> Backend | None:
         return None
     stub = stub_map.apiproxy.GetStub("taskqueue")
     return stub if hasattr(stub, "create_tasks") else None
+
+
+def _is_in_sdk_testbed() -> bool:
+    # Our own testbed activates a backend that refuses. Google's can be told by this variable
+    # alone, as Google's own taskqueue tells it.
+    return _TESTBED_MODULE in sys.modules and context.get("SERVER_SOFTWARE") == _TESTBED
 
 
 def task_request(
