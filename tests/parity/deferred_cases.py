@@ -81,7 +81,7 @@ DEFERRED = (
     "len, 'a', _countdown=None", "len, 'a', _name=None",
     "len, 'a', _name=''", "len, 'a', _target=None", "dict, _method='GET'", "dict, _params={'a': 1}",
     "dict, _payload='x', _tag='y', _dispatch_deadline_usec=5", "'-'.join, ['a', 'b']",
-    "len, 'a', _headers={'Host': 'x.example.com'}", "len, 'a', _url='/custom?a=1'",
+    "len, 'a', _headers={'Host': 'x.example.com'}", "len, 'a', _url='/custom?'",
     "len, 'a', _eta=1", "len, 'a', _eta=datetime.datetime(2020, 1, 1), _countdown=1",
     "len, 'a', _queue=None", "len, 'a', _queue='no_underscores'", "len, 'a', _name='no spaces'",
     "len, 'a', _url='http://x/'", "len, 'a', _url='x'", "len, 'a', _url=5",

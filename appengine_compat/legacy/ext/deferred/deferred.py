@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from google.appengine.api import taskqueue
 
     from appengine_compat.handler.door import Verdict
+    from appengine_compat.settings import Setting
 
     _Answer = tuple[str, http.HTTPStatus, list[tuple[str, str]]]
     _Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
@@ -45,11 +46,13 @@ _MACHINERY = {
     "_dumps": ("appengine_compat.payload.pickles", "dumps"),
     "_misfit": ("appengine_compat.payload.signatures", "misfit"),
     "_verdict": ("appengine_compat.handler.door", "verdict"),
+    "_bounds": ("appengine_compat.settings", "ALLOWED_CALLABLES"),
     "_read_body": ("appengine_compat.handler.request_body", "read"),
 }
 _dumps: Callable[[_Call], bytes] | None = None
 _misfit: Callable[..., str | None] | None = None
 _verdict: Callable[[WSGIEnvironment], Verdict] | None = None
+_bounds: Setting[Any] | None = None
 _read_body: Callable[[WSGIEnvironment], bytes] | None = None
 
 
@@ -94,14 +97,16 @@ def run(data: bytes) -> Any:
         What the called function returns. A coroutine is run to its end first.
 
     Raises:
-        PermanentTaskFailure: the payload cannot be read.
+        PermanentTaskFailure: the payload cannot be read, or refers to what the setting
+            ``APPENGINE_COMPAT_ALLOWED_CALLABLES`` does not allow.
         Exception: whatever the function raises.
 
     Differs from App Engine: coroutines were never run there, byte strings of Python 2 that are
     not ASCII (dates among them) could not be read, nor base64.
     """
     try:
-        if data[:2] in _PYTHON3_STARTS:
+        bounds = _bounds or _loaded("_bounds")
+        if data[:2] in _PYTHON3_STARTS and not bounds.is_set_for_process:
             func, args, kwds = pickle.loads(data)
         else:
             func, args, kwds = _read_payload(data)
@@ -237,7 +242,7 @@ def defer(obj: Any, *args: Any, **kwargs: Any) -> taskqueue.Task:
         for option in ("countdown", "eta", "name", "target", "retry_options")
     }
     options["url"] = kwargs.pop("_url", _DEFAULT_URL) or ""
-    if "?" in options["url"]:
+    if "?" in str(options["url"]):
         # The body is a pickle, so a query beside it cannot be meant as parameters.
         options["_query_check"] = False
     options["headers"] = dict(_TASKQUEUE_HEADERS)
