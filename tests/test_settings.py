@@ -8,7 +8,7 @@ import pytest
 
 from appengine_compat import settings
 from appengine_compat.errors import ConfigError
-from appengine_compat.settings import SETTINGS, Setting
+from appengine_compat.settings import SETTINGS, AllowedNames, Setting
 
 # Setting → texts and the values that they stand for.
 GOOD: dict[str, list[tuple[str, Any]]] = {
@@ -41,6 +41,13 @@ GOOD: dict[str, list[tuple[str, Any]]] = {
             (("new", "0123456789abcde:"), ("old", "fedcba9876543210")),
         ),
     ],
+    "signatures": [("off", "off"), ("Require", "require"), ("accept-unsigned", "accept-unsigned")],
+    "signature_max_age": [("60", 60), ("2678400", 2678400)],
+    "allowed_callables": [
+        ("app.tasks, app.models.User", AllowedNames(("app.tasks", "app.models.User"), False)),
+        ("log-only", AllowedNames((), True)),
+        ("app.*,log-only", AllowedNames(("app",), True)),
+    ],
     "oidc_issuer": [("http://127.0.0.1:8124", "http://127.0.0.1:8124")],
     "trust_proxy": [("1", True), ("true", True), ("Yes", True), ("0", False), ("no", False)],
     "task_paths": [("/tasks/", ("/tasks/",)), ("/tasks/, /cron/", ("/tasks/", "/cron/"))],
@@ -66,6 +73,9 @@ BAD: dict[str, list[tuple[str, str]]] = {
         (":0123456789abcdef", "pair 1 is not id:secret"),
         ("k:0123456789abcdef,k:fedcba9876543210", "a key id is given twice"),
     ],
+    "signatures": [("on", "'on'")],
+    "signature_max_age": [("59", "'59'"), ("1d", "'1d'"), ("99999999", "'99999999'")],
+    "allowed_callables": [("app tasks", "'app tasks' is no dotted name"), ("a..b", "'a..b'")],
     "oidc_issuer": [("accounts.example.com", "'accounts.example.com'")],
     "trust_proxy": [("maybe", "'maybe'")],
     "task_paths": [("tasks/", "'tasks/'")],

@@ -74,9 +74,17 @@ def loads(data: bytes) -> Call:
         data: the payload.
 
     Raises:
+        BoundsError: it refers to what ``APPENGINE_COMPAT_ALLOWED_CALLABLES`` does not allow.
         Exception: whatever makes it unreadable.
     """
     data = unwrapped(data)
+    if settings.ALLOWED_CALLABLES.is_set_for_process:
+        from appengine_compat.payload import bounds
+
+        within = bounds.current()
+        if within is not None:
+            call, args, kwargs = within.loads(data)
+            return call, args, kwargs
     if data[:1] == b"\x80" and data[1:2] > b"\x02":
         loaded = pickle.loads(data)
     else:

@@ -42,6 +42,11 @@ def loads(data: bytes) -> Any:
         loaded = _AsciiUnpickler(io.BytesIO(data)).load()
     else:
         loaded = _Unpickler(io.BytesIO(data)).load()
+    return with_text_keywords(loaded)
+
+
+def with_text_keywords(loaded: Any) -> Any:
+    """Return what a pickle held; of a deferred call, with text for the names of keywords."""
     if isinstance(loaded, tuple) and len(loaded) == 3 and isinstance(loaded[2], dict):
         return (loaded[0], loaded[1], _with_text_keys(loaded[2]))
     return loaded

@@ -7,6 +7,7 @@ nothing as Python 3's lazy ``map``.
 
 from __future__ import annotations
 
+import _compat_pickle
 import importlib
 import io
 import itertools
@@ -28,6 +29,17 @@ def equivalent(module: str, name: str) -> Any:
     for part in place[1].split("."):
         found = getattr(found, part)
     return found
+
+
+def place(module: str, name: str) -> tuple[str, str]:
+    """Return where Python 3 has what Python 2 had by a name, importing nothing.
+
+    Args:
+        module: its module in Python 2, or in Python 3.
+        name: its name there.
+    """
+    moved = _PLACES.get((module, name)) or _compat_pickle.NAME_MAPPING.get((module, name))
+    return moved or (_compat_pickle.IMPORT_MAPPING.get(module, module), name)
 
 
 def cmp(left: Any, right: Any) -> int:
