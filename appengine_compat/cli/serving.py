@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import ipaddress
 import os
 import signal
 import socket
@@ -59,6 +60,14 @@ def is_loopback(bound: socket.socket) -> bool:
     """Whether only this machine can reach the socket."""
     host = str(bound.getsockname()[0])
     return host == "::1" or host.startswith("127.")
+
+
+def is_local(host: str) -> bool:
+    """Whether an address to listen on is one that only this machine can reach."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def require_waitress() -> None:

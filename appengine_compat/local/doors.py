@@ -11,6 +11,7 @@ from appengine_compat.errors import ConfigError
 from appengine_compat.local import control_page, google_stubs, http_messages
 from appengine_compat.local.control import MOUNT as CONTROL_MOUNT
 from appengine_compat.local.control import Control, health
+from appengine_compat.local.identity import MOUNTS as IDENTITY_MOUNTS
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from appengine_compat.local.control_page import Describe
     from appengine_compat.local.fronts.grpc_front import GrpcServer
     from appengine_compat.local.fronts.rest_server import RestServer
+    from appengine_compat.local.identity import Identity
 
 HEALTH_MOUNT = "/healthz"
 ANY_PORT = 0
@@ -79,7 +81,7 @@ def open_doors(
     host: str,
     ports: Ports,
     location: str,
-    mounts: Mapping[str, WSGIApplication] | None = None,
+    identity: Identity | None = None,
     describe: Describe = control_page.plainly,
 ) -> Doors:
     """Open the doors of a local service, in threads of this process.
@@ -89,7 +91,8 @@ def open_doors(
         host: the address to listen on.
         ports: the ports.
         location: the location that is listed though it has no queue yet.
-        mounts: what else the REST port serves, by the path that it begins with.
+        identity: makes the tokens of tasks: its keys are served at the REST door, whose address
+            it then gives as its own.
         describe: says on the page what a task would do.
 
     Returns:
@@ -114,17 +117,12 @@ def open_doors(
             from appengine_compat.local.fronts.rest_server import serve_rest
 
             stubs = http_messages.application(google_stubs.answers(location))
-            doors.rest = serve_rest(
-                service,
-                host,
-                ports.rest,
-                location=location,
-                mounts={
-                    **dict.fromkeys(google_stubs.MOUNTS, stubs),
-                    **of_the_server,
-                    **(mounts or {}),
-                },
-            )
+            mounts = {**dict.fromkeys(google_stubs.MOUNTS, stubs), **of_the_server}
+            if identity is not None:
+                mounts |= dict.fromkeys(IDENTITY_MOUNTS, identity.documents())
+            doors.rest = serve_rest(service, host, ports.rest, location=location, mounts=mounts)
+            if identity is not None:
+                identity.issuer = doors.rest_url
         if ports.dashboard is not None:
             doors.dashboard = _open_dashboard(
                 control, host, ports.dashboard, of_the_server, describe

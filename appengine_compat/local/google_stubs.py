@@ -86,4 +86,5 @@ def _refused(request: Request) -> Response:
         "appengine-compat, which stands in for App Engine and Service Usage only as far as "
         "'gcloud app deploy queue.yaml' asks them."
     )
-    return error(501, "UNIMPLEMENTED", message)
+    # gcloud asks again and again after a 5xx.
+    return error(404, "NOT_FOUND", message)

@@ -1,4 +1,4 @@
-"""``appengine-compat dev`` in a process of its own, with its output read as it comes."""
+"""``appengine-compat dev`` and ``server`` as processes, with their output read as it comes."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ DEADLINE_SECONDS = 60.0
 class DevServer:
     """A running server; used as a context manager, it is killed at the end."""
 
+    COMMAND: tuple[str, ...] = ("dev", "--port", "0")
+
     def __init__(self, directory: Path, *arguments: str, **environment: str) -> None:
         clean = {
             name: value
@@ -37,7 +39,7 @@ class DevServer:
         self.lines: list[str] = []
         self._grown = threading.Condition()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "appengine_compat.cli.main", "dev", "--port", "0", *arguments],
+            [sys.executable, "-m", "appengine_compat.cli.main", *self.COMMAND, *arguments],
             cwd=directory,
             env=clean | environment,
             stdout=subprocess.PIPE,
@@ -128,6 +130,28 @@ class DevServer:
             self.process.stdout.close()
 
 
+class LocalServer(DevServer):
+    """A running ``appengine-compat server`` on free ports."""
+
+    COMMAND = (
+        "server", "--grpc-port", "free", "--rest-port", "free", "--dashboard-port", "free",
+    )  # fmt: skip
+
+    def door(self, name: str) -> str:
+        """Return the address of a door: ``gRPC``, ``REST`` or ``queues``."""
+        return self.wait_for(rf"^Ready: .*\b{name} ([^\s,]+[^\s,.])")[0][1]
+
+    def ask(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+        """Ask the REST door, and return status and body."""
+        request = urllib.request.Request(self.door("REST") + path, body, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read()
+
+
 Start = Callable[..., DevServer]
 
 
@@ -160,6 +184,27 @@ def start_dev() -> Iterator[Start]:
     yield start
     for server in started:
         server.kill()
+
+
+@pytest.fixture
+def start_server() -> Iterator[Callable[..., LocalServer]]:
+    """Start local Cloud Tasks that are killed at the end of the test."""
+    started: list[LocalServer] = []
+
+    def start(directory: Path, *arguments: str, **environment: str) -> LocalServer:
+        server = LocalServer(directory, *arguments, **environment)
+        started.append(server)
+        return server
+
+    yield start
+    for server in started:
+        server.kill()
+
+
+@pytest.fixture(scope="session")
+def local_server() -> type[LocalServer]:
+    """What starts a local Cloud Tasks, for fixtures that live longer than a test."""
+    return LocalServer
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from appengine_compat.core import messages
+from appengine_compat.core import messages, names, validation
 from appengine_compat.core.model import (
     EnforceMode,
     HttpTarget,
@@ -146,6 +146,9 @@ def write_queue(version: Version, queue: Queue, stats: QueueStats | None = None)
     if queue.http_target is not None:
         _write_target(message.http_target, queue.http_target)
     routing = queue.app_engine_routing_override
+    if routing is not None and names.QUEUE_NAME.match(queue.name):
+        # By its host, gcloud tells whether a queue.yaml changes a queue's target.
+        routing = validation.routing_with_host(routing, names.parse_queue_name(queue.name))
     if version.is_beta:
         message.type_ = _PUSH
         message.app_engine_http_queue.SetInParent()

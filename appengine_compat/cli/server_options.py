@@ -1,0 +1,264 @@
+"""The options that ``server`` and ``dev`` share: doors, queues, targets."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from appengine_compat import settings
+from appengine_compat.backends import embedded
+from appengine_compat.cli import serving
+from appengine_compat.cli.command import CommandError
+from appengine_compat.core import names, validation
+from appengine_compat.core.model import Queue
+from appengine_compat.local import google_stubs
+from appengine_compat.local.doors import ANY_PORT, Ports
+from appengine_compat.local.service_addresses import ServiceAddresses
+from appengine_compat.local.tombstones import Windows
+
+if TYPE_CHECKING:
+    from appengine_compat.local.doors import Doors
+
+DEFAULT_PORTS = {"grpc": 8123, "rest": 8124, "dashboard": 8000}
+_FREE = "free"
+_SHUT = 0
+_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
+_TARGET = re.compile(r"[a-z0-9][a-z0-9-]*(?:\.[a-z0-9][a-z0-9-]*){0,2}")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    for door, what in (
+        ("grpc", "Cloud Tasks over gRPC"),
+        ("rest", "Cloud Tasks over REST"),
+        ("dashboard", "the page of queues and tasks"),
+    ):
+        parser.add_argument(
+            f"--{door}-port",
+            type=_door_port,
+            metavar="PORT",
+            help=f"port of {what}; 0 turns it off, 'free' takes one that is free "
+            f"(default: {DEFAULT_PORTS[door]})",
+        )
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)"
+    )
+    kept = parser.add_mutually_exclusive_group()
+    kept.add_argument(
+        "--db",
+        metavar="FILE",
+        help=f"the file that keeps queues and tasks (default: {settings.DB.default})",
+    )
+    kept.add_argument(
+        "--ephemeral",
+        action="store_true",
+        help="keep them in memory: fastest, and gone at the end",
+    )
+    parser.add_argument(
+        "--queue-yaml",
+        metavar="FILE",
+        help="queues to have (default: queue.yaml in the working directory, if there)",
+    )
+    parser.add_argument(
+        "--project",
+        metavar="P",
+        help=f"project of the queues that are named by id alone (default: {embedded.LOCAL})",
+    )
+    parser.add_argument(
+        "--location",
+        metavar="L",
+        help=f"location of the queues that are named by id alone (default: {embedded.LOCAL})",
+    )
+    parser.add_argument(
+        "--queue",
+        action="append",
+        default=[],
+        dest="queues",
+        metavar="NAME",
+        help="a queue to have, by its id or its full resource name; may be repeated",
+    )
+    parser.add_argument(
+        "--service",
+        action="append",
+        default=[],
+        dest="services",
+        metavar="NAME=URL",
+        help="address of an App Engine service (or version.service) that takes tasks; may be "
+        "repeated",
+    )
+    parser.add_argument(
+        "--app-engine-target",
+        metavar="URL",
+        help="address for the App Engine tasks whose service has none of its own",
+    )
+    parser.add_argument(
+        "--task-name-window",
+        type=_duration,
+        metavar="TIME",
+        help="how long the name of a task that has ended stays taken, such as 1h, 24h or 9d "
+        "(default: 24h)",
+    )
+
+
+def configure(options: argparse.Namespace) -> None:
+    """Put what the options say over the settings of this process.
+
+    Raises:
+        ConfigError: a setting is not allowed.
+    """
+    # Whole paths: importing an app may change the working directory.
+    if not options.ephemeral:
+        settings.configure(db=Path(options.db or settings.DB.get()).absolute())
+    for name in ("queue_yaml", "project", "location"):
+        value = getattr(options, name)
+        if value is not None:
+            settings.configure(**{name: value})
+    settings.check()
+
+
+def parent() -> str:
+    """Return the location of the queues that are named by id alone.
+
+    Raises:
+        CommandError: project or location have characters that names do not.
+    """
+    project = settings.PROJECT.get() or embedded.LOCAL
+    location = settings.LOCATION.get() or embedded.LOCAL
+    name = f"projects/{project}/locations/{location}"
+    if not names.LOCATION_NAME.match(name):
+        raise CommandError(
+            f"{name} is no location: --project and --location have letters, digits and hyphens."
+        )
+    return name
+
+
+def ports(options: argparse.Namespace) -> Ports:
+    """Return the ports that the doors shall have."""
+    chosen = {}
+    for door, default in DEFAULT_PORTS.items():
+        given = getattr(options, f"{door}_port")
+        if given is None:
+            given = default
+        chosen[door] = None if given == _SHUT else ANY_PORT if given == _FREE else given
+    return Ports(**chosen)
+
+
+def is_given(options: argparse.Namespace, setting: str) -> bool:
+    """Whether the command line names a port for a door, such as ``--grpc-port``."""
+    return getattr(options, setting.strip("-").replace("-", "_")) is not None
+
+
+def queues(options: argparse.Namespace, own_parent: str) -> list[Queue]:
+    """Return the queues of ``--queue`` as they are made.
+
+    Raises:
+        CommandError: a name is none.
+    """
+    found: dict[str, Queue] = {}
+    for word in options.queues:
+        name = word if "/" in word else f"{own_parent}/queues/{word}"
+        if not names.QUEUE_NAME.match(name):
+            raise CommandError(
+                f"--queue {word} names no queue: write an id of 1 to 100 letters, digits and "
+                "hyphens, or projects/PROJECT/locations/LOCATION/queues/ID."
+            )
+        found[name] = validation.canonical_queue(Queue(name=name))
+    return list(found.values())
+
+
+def service_addresses(options: argparse.Namespace) -> ServiceAddresses:
+    """Return the addresses of ``--service`` and ``--app-engine-target``.
+
+    Raises:
+        ConfigError: one is malformed, or a service has two.
+    """
+    table: dict[str, str] = {}
+    for word in options.services:
+        name, separator, url = word.partition("=")
+        if not separator or not _TARGET.fullmatch(name):
+            raise CommandError(
+                f"--service {word} gives no service its address: write NAME=http://HOST:PORT."
+            )
+        if name in table:
+            raise CommandError(f"--service gives {name} two addresses: {table[name]} and {url}.")
+        table[name] = url
+    return ServiceAddresses(table, options.app_engine_target)
+
+
+def windows(options: argparse.Namespace, otherwise: Windows) -> Windows:
+    """Return how long names stay reserved."""
+    seconds = options.task_name_window
+    if seconds is None:
+        return otherwise
+    return Windows(
+        task_seconds=seconds,
+        automatic_task_seconds=min(seconds, otherwise.automatic_task_seconds),
+        queue_seconds=otherwise.queue_seconds,
+    )
+
+
+def addresses(doors: Doors) -> str:
+    """Return the open doors on one line, "" when there are none."""
+    shown = [
+        f"gRPC {doors.grpc_address}" if doors.grpc_address else "",
+        f"REST {doors.rest_url}" if doors.rest_url else "",
+        f"queues {doors.page_url}" if doors.page_url else "",
+    ]
+    return ", ".join(filter(None, shown))
+
+
+def environment(grpc_address: str, rest_url: str, own_parent: str) -> dict[str, str]:
+    """Return the variables that point clients at a server.
+
+    Args:
+        grpc_address: ``host:port``, or "".
+        rest_url: the address of the REST door, or "".
+        own_parent: ``projects/P/locations/L``.
+    """
+    place = names.LOCATION_NAME.match(own_parent)
+    assert place is not None
+    variables = {}
+    if grpc_address:
+        variables["CLOUD_TASKS_EMULATOR_HOST"] = grpc_address
+    variables["APPENGINE_COMPAT_PROJECT"] = place["project"]
+    variables["APPENGINE_COMPAT_LOCATION"] = place["location"]
+    if rest_url:
+        for api in ("CLOUDTASKS", "APPENGINE", "SERVICEUSAGE", "SERVICEMANAGEMENT"):
+            # gcloud takes no address without a slash at the end.
+            variables[f"CLOUDSDK_API_ENDPOINT_OVERRIDES_{api}"] = f"{rest_url}/"
+        variables["CLOUDSDK_APP_RUNTIME_BUILDERS_ROOT"] = google_stubs.RUNTIME_BUILDERS.as_uri()
+        variables["CLOUDSDK_AUTH_DISABLE_CREDENTIALS"] = "true"
+        variables["CLOUDSDK_CORE_PROJECT"] = place["project"]
+        variables["CLOUDSDK_CORE_DISABLE_PROMPTS"] = "1"
+    return variables
+
+
+def exports(variables: dict[str, str]) -> Sequence[str]:
+    """Return variables as the lines that a shell evaluates."""
+    return [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
+
+
+def _door_port(text: str) -> int | str:
+    if text == _FREE:
+        return text
+    if not (text.isascii() and text.isdigit() and int(text) <= serving.HIGHEST_PORT):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a port from 1 to {serving.HIGHEST_PORT}, nor 0, nor 'free'"
+        )
+    return int(text)
+
+
+def _duration(text: str) -> float:
+    match = _DURATION.fullmatch(text)
+    seconds = math.nan if match is None else float(match[1]) * _UNITS[match[2]]
+    if not seconds <= 366 * _UNITS["d"]:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a time up to a year such as 90s, 1h or 9d"
+        )
+    return seconds
