@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from appengine_compat.core import headers, limits, moments
 from appengine_compat.core.headers import AttemptFacts, Family
+from appengine_compat.core.model import Queue
 from appengine_compat.local import tokens
 from appengine_compat.local.delivery import Claim, Delivery
+from appengine_compat.local.queue_routing import routed
 from appengine_compat.local.wsgi_transport import wsgi_path
 
 _NOT_SENT = frozenset({"content-length", headers.LOCAL_TOKEN_HEADER.lower()})
 
 
-def delivery_of(claim: Claim, secret: bytes) -> Delivery:
-    """Return the request of a claim's attempt.
+def delivery_of(claim: Claim, secret: bytes, queue: Queue | None = None) -> Delivery:
+    """Return the request of a claim's attempt, as the queue's own routing sends it.
 
     Tasks for services carry the token that proves where they come from; an address anywhere is
     not told it.
     """
+    claim = routed(claim, queue)
     family = Family.APP_ENGINE if claim.service else Family.HTTP
     facts = AttemptFacts(
         queue_id=claim.queue_id,

@@ -566,7 +566,12 @@ class Scheduler:
             for claim in done.claimed:
                 self._claimed[claim.claim] = claim
             secret = self._store.secret
-            self._workers.hand_over([delivery_of(claim, secret) for claim in done.claimed])
+            self._workers.hand_over(
+                [
+                    delivery_of(claim, secret, self._queues.get(claim.queue))
+                    for claim in done.claimed
+                ]
+            )
         for service in done.unserved:
             self._tell_unserved(service)
         for each, finished in zip(ended, done.finished, strict=True):
