@@ -133,6 +133,7 @@ def test_every_setting_comes_back(door) -> None:
     expected = tasks_v2.Queue(given)
     expected.state = tasks_v2.Queue.State.RUNNING
     expected.rate_limits.max_burst_size = 10
+    expected.app_engine_routing_override.host = "i.v.s.p.us-central1.r.appspot.com"
     assert made == expected
     assert door.v2.get_queue(name=QUEUE) == expected
 
@@ -467,6 +468,26 @@ def test_1_the_name_of_a_deleted_task_stays_reserved(door, client) -> None:
     with refused("NOT_FOUND", NO_ENTITY):
         client.get_task(name=name)
     add(client, "a")
+
+
+@pytest.mark.parametrize("kind", ["http_request", "app_engine_http_request"])
+def test_5_the_size_limit_is_on_the_whole_task_as_stored(client, kind: str) -> None:
+    limit = 1_048_569
+    target: dict[str, Any] = {"headers": {"x-lower": "1"}}
+    if kind == "http_request":
+        target["url"] = "http://localhost:9/"
+
+    def weighed(task_id: str, size: int) -> int:
+        task = {"name": f"{QUEUE}/tasks/{task_id}", kind: {**target, "body": b"x" * size}}
+        client.create_task(parent=QUEUE, task=task)
+        full = client.get_task(request={"name": task["name"], "response_view": FULL})
+        return tasks_v2.Task.pb(full).ByteSize()
+
+    # The sizes of long bodies take as many bytes to write, so the rest weighs the same.
+    size = 1_000_000 + limit - weighed("first", 1_000_000)
+    assert weighed("lasts", size) == limit
+    with refused("INVALID_ARGUMENT", "Task size too large"):
+        weighed("heavy", size + 1)
 
 
 def test_tasks_are_listed_by_pages_without_their_bodies(client) -> None:
