@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import pickle
 from typing import Any
 
@@ -133,6 +134,24 @@ class TestDjango:
         assert CALLS == [(1, "ns1")]
         assert client.post(path, **content).status_code == 401
         assert client.get(path, headers=task_headers(path)).status_code == 405
+        assert len(CALLS) == 1
+
+    @pytest.mark.parametrize("path", PATHS)
+    def test_the_same_holds_where_django_is_served_by_asgi(self, client: Any, path: str) -> None:
+        from django.test import AsyncClient
+
+        async def ask(method: str, **headers: str) -> Any:
+            asker = AsyncClient(enforce_csrf_checks=True)
+            body = {"data": BODY, "content_type": "application/octet-stream"}
+            return await getattr(asker, method)(
+                path, headers=headers, **(body if method == "post" else {})
+            )
+
+        done = asyncio.run(ask("post", **task_headers(path)))
+        assert (done.status_code, done.content) == (200, b"Success")
+        assert CALLS == [(1, "ns1")]
+        assert asyncio.run(ask("post")).status_code == 401
+        assert asyncio.run(ask("get", **task_headers(path))).status_code == 405
         assert len(CALLS) == 1
 
 
