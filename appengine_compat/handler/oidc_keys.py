@@ -19,7 +19,7 @@ from appengine_compat.handler import refusals
 from appengine_compat.handler.refusals import Refused
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+    from google.auth.crypt import RSAVerifier
 
 GOOGLE_KEYS_URL = "https://www.googleapis.com/oauth2/v3/certs"
 
@@ -34,7 +34,7 @@ _LEAST_KEY_BITS = 2048
 
 @dataclass(frozen=True, slots=True)
 class _KeySet:
-    keys: dict[str, RSAPublicKey]
+    keys: dict[str, RSAVerifier]
     expires_at: float
 
 
@@ -43,7 +43,7 @@ _key_sets: dict[str, _KeySet] = {}
 _last_fetch: dict[str, float] = {}
 
 
-def find(key_id: str, issuer: str | None) -> RSAPublicKey:
+def find(key_id: str, issuer: str | None) -> RSAVerifier:
     """Return an issuer's public key.
 
     Args:
@@ -78,17 +78,11 @@ def find(key_id: str, issuer: str | None) -> RSAPublicKey:
     return known.keys[key_id]
 
 
-def is_signed(key: RSAPublicKey, signature: bytes, message: bytes) -> bool:
+def is_signed(key: RSAVerifier, signature: bytes, message: bytes) -> bool:
     """Tell whether the key's owner signed the message, by RSASSA-PKCS1-v1_5 with SHA-256."""
-    from cryptography.exceptions import InvalidSignature
-    from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
-    from cryptography.hazmat.primitives.hashes import SHA256
-
-    try:
-        key.verify(signature, message, PKCS1v15(), SHA256())
-    except InvalidSignature:
-        return False
-    return True
+    # On the library rsa, which older google-auth has, the answer is the hash that was used, and
+    # other hashes pass.
+    return key.verify(message, signature) in (True, "SHA-256")
 
 
 def forget() -> None:
@@ -142,17 +136,40 @@ def _lifetime_seconds(cache_control: str, age: str) -> float:
     return min(max(left, _SHORTEST_LIFETIME), _LONGEST_LIFETIME)
 
 
-def _public_key(entry: dict[str, Any]) -> RSAPublicKey | None:
-    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicNumbers
+def _public_key(entry: dict[str, Any]) -> RSAVerifier | None:
+    from google.auth.crypt import RSAVerifier
 
+    verifier: Any = RSAVerifier  # it has no types
     if entry.get("kty") != "RSA" or entry.get("use", "sig") != "sig" or "kid" not in entry:
         return None
     try:
-        key = RSAPublicNumbers(e=_number(entry["e"]), n=_number(entry["n"])).public_key()
+        modulus, exponent = _number(entry["n"]), _number(entry["e"])
+        if modulus.bit_length() < _LEAST_KEY_BITS:
+            return None
+        made: RSAVerifier = verifier.from_string(_pem(modulus, exponent))
+        return made
     except (KeyError, TypeError, ValueError):
         return None  # one key that cannot be read must not take the others with it
-    return key if key.key_size >= _LEAST_KEY_BITS else None
 
 
 def _number(text: str) -> int:
     return int.from_bytes(base64.urlsafe_b64decode(text + "=="), "big")
+
+
+def _pem(modulus: int, exponent: int) -> str:
+    """Return a public key as PKCS#1 writes it: what google-auth reads, whichever library it has."""
+    numbers = b"".join(
+        # One bit more than the number has: DER's numbers have a sign.
+        _der(0x02, number.to_bytes(number.bit_length() // 8 + 1, "big"))
+        for number in (modulus, exponent)
+    )
+    text = base64.encodebytes(_der(0x30, numbers)).decode("ascii")
+    return f"-----BEGIN RSA PUBLIC KEY-----\n{text}-----END RSA PUBLIC KEY-----\n"
+
+
+def _der(tag: int, content: bytes) -> bytes:
+    length = len(content)
+    if length < 0x80:
+        return bytes((tag, length)) + content
+    size = length.to_bytes((length.bit_length() + 7) // 8, "big")
+    return bytes((tag, 0x80 | len(size))) + size + content
