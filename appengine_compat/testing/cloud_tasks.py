@@ -151,7 +151,8 @@ def local_cloud_tasks(
         services: addresses of App Engine services that take tasks, by service or
             version.service.
         app_engine_target: the address for the App Engine tasks of all other services.
-        stepped_clock: whether time stands still but for ``advance``. It begins now.
+        stepped_clock: whether time stands still but for ``advance``. It begins at the next whole
+            second, so that steps of whole seconds arrive exactly where tasks are due.
         db: a file that keeps queues and tasks; None for memory.
         threads: how many tasks run at once.
 
@@ -162,6 +163,7 @@ def local_cloud_tasks(
         ConfigError: waitress is not installed, or the queue.yaml cannot be used.
         StoreError: the database cannot be used.
     """
+    import math
     import time
 
     from appengine_compat.local.clock import ManualClock, SystemClock
@@ -176,7 +178,7 @@ def local_cloud_tasks(
     parent = f"projects/{project}/locations/{location}"
     addresses = ServiceAddresses(services, app_engine_target)
     at_start = _queues(parent, queues, queue_yaml)
-    clock = ManualClock(time.time()) if stepped_clock else SystemClock()
+    clock = ManualClock(math.ceil(time.time())) if stepped_clock else SystemClock()
     service = LocalService(Store(db), clock=clock)
     doors: Doors | None = None
     transport: HttpTransport | None = None

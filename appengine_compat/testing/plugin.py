@@ -1,4 +1,4 @@
-"""The pytest plugin: the fixtures ``taskqueue_stub`` and ``tasks``.
+"""The pytest plugin: the fixtures ``taskqueue_stub``, ``tasks`` and ``local_cloud_tasks``.
 
 pytest loads it in every project whose environment has the package, so it loads nothing itself
 until a fixture is used.
@@ -15,6 +15,7 @@ import pytest
 if TYPE_CHECKING:
     from google.appengine.api.taskqueue.taskqueue_stub import TaskQueueServiceStub
 
+    from appengine_compat.testing.cloud_tasks import LocalCloudTasks
     from appengine_compat.testing.tasks import Tasks
 
 _INSTALL = "aec_install"
@@ -96,6 +97,22 @@ def tasks(taskqueue_stub: TaskQueueServiceStub) -> Tasks:
     from appengine_compat.testing.tasks import Tasks
 
     return Tasks(taskqueue_stub)
+
+
+@pytest.fixture
+def local_cloud_tasks(request: pytest.FixtureRequest) -> Iterator[LocalCloudTasks]:
+    """A local Cloud Tasks of this test alone: gRPC and REST on free ports, kept in memory.
+
+    It has the queue ``default``, and those of the queue.yaml that the stub would have. For
+    addresses of services, a stepped clock and the rest call
+    ``appengine_compat.testing.local_cloud_tasks`` in a fixture of your own.
+    """
+    from appengine_compat.testing.cloud_tasks import local_cloud_tasks
+
+    given = request.config.getini(_QUEUE_YAML)
+    path = request.config.rootpath / given if given else _found_queue_yaml(request.config)
+    with local_cloud_tasks(queue_yaml=path) as running:
+        yield running
 
 
 def _made_stub(config: pytest.Config) -> TaskQueueServiceStub:
