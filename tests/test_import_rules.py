@@ -33,11 +33,16 @@ LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 
 # Library → where it may be imported; a folder's name stands for all in it.
 HOMES: dict[str, tuple[str, ...]] = {
-    "google.cloud": ("backends/cloud_tasks", "local/fronts/", "handler/cloud_logging"),
+    "google.cloud": (
+        "backends/cloud_tasks",
+        "local/fronts/",
+        "handler/cloud_logging",
+        "testing/cloud_tasks",
+    ),
     "google.api_core": ("backends/cloud_tasks", "local/fronts/"),
     "google.auth": ("backends/cloud_tasks", "handler/"),
     "google.protobuf": ("backends/cloud_tasks", "local/fronts/"),
-    "grpc": ("backends/cloud_tasks", "local/fronts/"),
+    "grpc": ("backends/cloud_tasks", "local/fronts/", "testing/cloud_tasks"),
     "sqlite3": ("local/store",),
     "redis": ("backends/rq",),
     "rq": ("backends/rq",),
