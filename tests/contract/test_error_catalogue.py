@@ -15,23 +15,15 @@ import pytest
 from google.api_core import exceptions
 from google.cloud import tasks_v2
 
+from tests.contract.cloud_tasks_api.calls import GONE, HTTP, NO_ENTITY, NO_QUEUE
 from tests.contract.cloud_tasks_doors import LOCATION, QUEUE, Door, opened
 
 MISSING = f"{LOCATION}/queues/missing"
 DELETED = f"{LOCATION}/queues/deleted"
 LIVE = f"{QUEUE}/tasks/live"
-GONE = f"{QUEUE}/tasks/gone"
+ENDED = f"{QUEUE}/tasks/gone"
 NEVER = f"{QUEUE}/tasks/never"
 
-NO_QUEUE = (
-    "Queue does not exist. If you just created the queue, wait at least a minute for the queue "
-    "to initialize."
-)
-NO_ENTITY = "Requested entity was not found."
-TASK_GONE = (
-    "The task no longer exists, though a task with this name existed recently. The task either "
-    "successfully completed or was deleted."
-)
 REFERENCE = "https://cloud.google.com/tasks/docs/reference/rest/v2/projects.locations.queues"
 QUEUE_HELP = ("Definition of queue name", f"{REFERENCE}#Queue.FIELDS.name")
 TASK_HELP = ("Definition of task ID", f"{REFERENCE}.tasks#Task.FIELDS.name")
@@ -65,7 +57,6 @@ def creating(parent: str = QUEUE, **task: Any) -> Callable[[Client], Any]:
     return lambda client: client.create_task(parent=parent, task=task)
 
 
-HTTP = {"http_request": {"url": "http://localhost:9/"}}
 FAR = datetime(2100, 1, 1, tzinfo=timezone.utc)
 
 ROWS = (
@@ -180,7 +171,7 @@ ROWS = (
     ),
     Row(
         "CreateTask, name of a task that is gone",
-        creating(name=GONE),
+        creating(name=ENDED),
         "ALREADY_EXISTS",
         'Requested entity already exists [detail: "[ORIGINAL ERROR] ExecutorError::1015: '
         'apphosting::ExecutorServiceError::TOMBSTONED_TASK"]',
@@ -245,7 +236,7 @@ ROWS = (
         Row(f"{method} of an unknown id", on_queue(method, NEVER), "NOT_FOUND", NO_ENTITY)
         for method in ("get_task", "delete_task", "run_task")
     ),
-    Row("GetTask, recently deleted", on_queue("get_task", GONE), "NOT_FOUND", TASK_GONE),
+    Row("GetTask, recently deleted", on_queue("get_task", ENDED), "NOT_FOUND", GONE),
 )
 BY_SHAPE = (
     ("get_queue", {"name": "bad"}),
@@ -266,9 +257,9 @@ def furnished(name: str) -> Iterator[Door]:
         for name in (QUEUE, DELETED):
             door.v2.create_queue(parent=LOCATION, queue={"name": name})
         door.v2.delete_queue(name=DELETED)
-        for name in (LIVE, GONE):
+        for name in (LIVE, ENDED):
             door.v2.create_task(parent=QUEUE, task={"name": name, **HTTP})
-        door.v2.delete_task(name=GONE)
+        door.v2.delete_task(name=ENDED)
         yield door
         door.behind.close()
 
