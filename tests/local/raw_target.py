@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
+from appengine_compat.local.delivery import Claim, Delivery
+
+LONG_SECONDS = 20.0
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 Answer = bytes | Callable[[socket.socket], None] | None
@@ -108,3 +111,15 @@ def _read(connection: socket.socket) -> bytes:
             break
         body += chunk
     return head + b"\r\n\r\n" + body
+
+
+def delivery(
+    url, *, method="POST", body=b"", headers=(), service="", extra=None, seconds=LONG_SECONDS
+) -> Delivery:
+    """Return an attempt of a task that has an address, or a service."""
+    claim = Claim(
+        seq=1, claim=1, queue=1, queue_id="q", task_id="t", lane=service, service=service, due=1,
+        forced=0, is_named=True, method=method, url=url, headers={}, extra=extra or {}, body=body,
+        deadline_ms=0, attempt=1, executions=0, previous_status=None, first_dispatch=0,
+    )  # fmt: skip
+    return Delivery(claim, tuple(headers), seconds)

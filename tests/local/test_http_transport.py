@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from appengine_compat.core import outcome
 from appengine_compat.local import http_connections, http_exchange
-from appengine_compat.local.delivery import Claim, Delivery, Reply
+from appengine_compat.local.delivery import Reply
 from appengine_compat.local.http_transport import (
     MOST_REDIRECTS,
     NO_ACCESS_TOKEN,
@@ -25,9 +25,7 @@ from appengine_compat.local.http_transport import (
 )
 from appengine_compat.local.service_addresses import ServiceAddresses
 from tests.local import raw_target
-from tests.local.raw_target import OK, Raw
-
-LONG_SECONDS = 20.0
+from tests.local.raw_target import LONG_SECONDS, OK, Raw, delivery
 
 
 @pytest.fixture
@@ -41,17 +39,6 @@ def transport() -> Iterator[HttpTransport]:
     transport = HttpTransport()
     yield transport
     transport.close()
-
-
-def delivery(
-    url, *, method="POST", body=b"", headers=(), service="", extra=None, seconds=LONG_SECONDS
-) -> Delivery:
-    claim = Claim(
-        seq=1, claim=1, queue=1, queue_id="q", task_id="t", lane=service, service=service, due=1,
-        forced=0, is_named=True, method=method, url=url, headers={}, extra=extra or {}, body=body,
-        deadline_ms=0, attempt=1, executions=0, previous_status=None, first_dispatch=0,
-    )  # fmt: skip
-    return Delivery(claim, tuple(headers), seconds)
 
 
 def answer(status: int, *lines: str, body: bytes = b"") -> bytes:
