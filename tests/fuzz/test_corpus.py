@@ -1,0 +1,58 @@
+"""What the fuzzers once found of interest goes through every target again, without atheris."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fuzz import targets
+from tests.fuzz.targets import TARGETS
+
+CORPUS = Path(__file__).with_name("corpus")
+
+
+@pytest.fixture(autouse=True)
+def watching(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for variable in ("GAE_ENV", "GAE_APPLICATION", "GAE_INSTANCE", "APPENGINE_COMPAT_BACKEND"):
+        monkeypatch.delenv(variable, raising=False)
+    with targets.watched():
+        yield
+
+
+def seeds(target: str) -> list[bytes]:
+    return [path.read_bytes() for path in sorted((CORPUS / target).iterdir())]
+
+
+@pytest.mark.parametrize("target", sorted(TARGETS))
+def test_the_corpus(target: str) -> None:
+    assert seeds(target)
+    for data in seeds(target):
+        TARGETS[target](data)
+
+
+@pytest.mark.parametrize("target", sorted(TARGETS))
+def test_changes_of_it(target: str) -> None:
+    chance = random.Random(20261121)
+    known = seeds(target)
+    for _ in range(300):
+        data = bytearray(chance.choice(known))
+        for _ in range(chance.randrange(1, 6)):
+            place = chance.randrange(len(data) + 1)
+            data[place : place + chance.randrange(4)] = chance.randbytes(chance.randrange(4))
+        TARGETS[target](bytes(data))
+
+
+def test_a_payload_that_runs_something_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without this, the fuzzers would prove nothing."""
+    monkeypatch.delenv("APPENGINE_COMPAT_ALLOWED_CALLABLES")
+    with pytest.raises(targets.Executed, match=r"os\.system"):
+        TARGETS["bounded"](b"cos\nsystem\n(S'true'\ntR.")
+
+
+def test_a_believed_token_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(targets.oidc, "verified_account", lambda *_: "someone")
+    with pytest.raises(AssertionError, match="was believed"):
+        TARGETS["token"](b"a.b.c")
