@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import importlib
 import subprocess
 import sys
 
@@ -102,3 +103,10 @@ def test_importing_it_loads_no_heavy_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
+
+
+def test_the_name_of_before_2011_is_the_same_module() -> None:
+    from google.appengine.api.labs import taskqueue as old
+
+    assert old is taskqueue
+    assert importlib.import_module("google.appengine.api.labs.taskqueue") is taskqueue
