@@ -35,13 +35,16 @@ from appengine_compat.errors import ApiError, StoreError
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
-    from appengine_compat.local.delivery import AttemptEvent, InFlight
+    from appengine_compat.local.delivery import AttemptEvent, InFlight, Transport
     from appengine_compat.local.service import LocalService
+    from appengine_compat.local.tombstones import Windows
     from appengine_compat.local.wsgi_transport import WsgiTransport
 
 LOCAL = "local"
 """Project and location in the names of queues, where none is set."""
 DEFAULT_QUEUE = "default"
+IN_MEMORY = ""
+"""In place of a path: a database that ends with this process. Only code can choose it."""
 QUEUE_YAML = "queue.yaml"
 
 _logger = logging.getLogger(__name__)
@@ -80,6 +83,8 @@ class EmbeddedBackend:
         self._transport: WsgiTransport | None = None
         self._apps: dict[str, tuple[WSGIApplication, str]] = {}
         self._gate: Gate | None = None
+        self._beyond: Transport | None = None
+        self._windows: Windows | None = None
         self._observers: list[Callable[[AttemptEvent], None]] = []
 
     # --- the contract of a backend ---------------------------------------------------------------
@@ -198,6 +203,22 @@ class EmbeddedBackend:
                 if self._service is not None:
                     self._service.services_changed()
 
+    def serve_clients(self, windows: Windows) -> None:
+        """Be, from its next opening on, as exact as clients of Cloud Tasks expect.
+
+        Args:
+            windows: how long names stay reserved.
+        """
+        self._windows = windows
+
+    def reach(self, beyond: Transport) -> None:
+        """Deliver what no app of this process takes too, once dispatching begins.
+
+        Args:
+            beyond: reaches addresses, and other services.
+        """
+        self._beyond = beyond
+
     def start(self) -> bool:
         """Begin to dispatch, if this process has an app and nothing holds it; tell whether so.
 
@@ -212,8 +233,13 @@ class EmbeddedBackend:
         with self._lock:
             assert self._transport is not None
             gate = self._gate
+            transport: Transport = self._transport
+            if self._beyond is not None:
+                from appengine_compat.local.joined_transport import JoinedTransport
+
+                transport = JoinedTransport(transport, self._beyond)
             service.start(
-                self._transport,
+                transport,
                 threads=self._threads or settings.THREADS.get(),
                 gate=None if gate is None else gate.is_open,
             )
@@ -307,7 +333,8 @@ class EmbeddedBackend:
         queues = self._known_queues()
         try:
             store = Store(self.path or None)
-            service = LocalService(store, windows=Windows(automatic_task_seconds=0))
+            windows = self._windows or Windows(automatic_task_seconds=0)
+            service = LocalService(store, windows=windows)
             service.put_queues(queues)
         except StoreError as error:
             raise BackendError(Reason.TRANSIENT, str(error)) from error
@@ -450,7 +477,9 @@ _shared_lock = threading.Lock()
 
 def shared() -> EmbeddedBackend:
     """Return the backend of this process for the database that is set now."""
-    path = str(Path(settings.DB.get()).absolute())
+    path = settings.DB.get()
+    if path != IN_MEMORY:
+        path = str(Path(path).absolute())
     backend = _shared.get(path)
     if backend is None:
         with _shared_lock:
@@ -472,7 +501,7 @@ def register_app(app: WSGIApplication, service: str, *, host: str = "localhost")
     """
     backend = shared()
     backend.register_app(app, service, host=host)
-    if not holding.holds and Path(backend.path).exists():
+    if not holding.holds and backend.path and Path(backend.path).exists():
         # A database that cannot be opened must not keep the app from being served; whoever
         # enqueues gets the error.
         try:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import io
 import logging
-import sys
-import threading
-import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from appengine_compat import __version__, settings
-from appengine_compat.backends import choice, embedded
-from appengine_compat.cli import apps, lines, logs, serving
+from appengine_compat.backends import choice, embedded, known_queues
+from appengine_compat.cli import apps, console, lines, logs, server_options, serving
 from appengine_compat.cli.command import Command
 from appengine_compat.core.names import short_id
 from appengine_compat.handler import kept
+from appengine_compat.local.clock import SystemClock
+from appengine_compat.local.doors import Doors, open_doors
+from appengine_compat.local.http_transport import HttpTransport
+from appengine_compat.local.identity import Identity
+from appengine_compat.local.tombstones import Windows
 
 if TYPE_CHECKING:
     import socket
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     from appengine_compat.backends.embedded import EmbeddedBackend
     from appengine_compat.cli.apps import AppName
-    from appengine_compat.handler.kept import KeptTask
-    from appengine_compat.local.delivery import AttemptEvent, InFlight
 
 REQUEST_THREADS = 8
 """How many requests each service answers at once."""
@@ -51,19 +49,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         default=8080,
         help="port of the first service, the others follow; 0 takes free ones (default: 8080)",
     )
-    parser.add_argument(
-        "--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)"
-    )
-    parser.add_argument(
-        "--queue-yaml",
-        metavar="FILE",
-        help="the queues (default: queue.yaml in the working directory, if there)",
-    )
-    parser.add_argument(
-        "--db",
-        metavar="FILE",
-        help=f"the file that keeps the tasks (default: {settings.DB.default})",
-    )
+    server_options.add_arguments(parser)
 
 
 def _port(text: str) -> int:
@@ -73,20 +59,21 @@ def _port(text: str) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # arguments of tasks are anyone's text
+    console.begin()
     names = apps.parse_names(options.apps)
     serving.require_waitress()
     _configure(options)
     kind, why = choice.describe()
     backend = embedded.shared() if kind == choice.EMBEDDED else None
     if backend is not None:
+        backend.serve_clients(server_options.windows(options, Windows()))
         backend.service()  # a broken queue.yaml or database is told before anything is begun
     sockets = serving.bind(options.host, options.port, [name.service for name in names])
     served = _load(names, sockets)
+    doors = None if backend is None else _open_doors(backend, options)
     _print_addresses(served, options.host)
     if backend is None:
-        _say(f"Tasks go to {kind}: {why}.")
+        console.say(f"Tasks go to {kind}: {why}.")
     else:
         _print_queues(backend)
     logs.begin()
@@ -94,24 +81,49 @@ def _run(options: argparse.Namespace) -> int:
         try:
             if backend is not None:
                 _dispatch(backend, served)
-            _say("Ready. Ctrl-C ends it.")
+            open_now = server_options.addresses(doors) if doors is not None else ""
+            console.say(f"Ready{open_now and f': {open_now}'}. Ctrl-C ends it.")
             serving.serve([(bound, app) for _, bound, app in served], REQUEST_THREADS)
         except KeyboardInterrupt:
             pass  # before or after the loop that ends by it
-        _say("Ending.")
+        console.say("Ending.")
+        if doors is not None:
+            doors.stop()
         in_flight = backend.close(CLOSING_SECONDS) if backend is not None else []
-    _print_in_flight(in_flight)
+    console.say_in_flight(in_flight)
     return 0
 
 
 def _configure(options: argparse.Namespace) -> None:
-    # Whole paths: importing an app may change the working directory.
-    settings.configure(db=Path(options.db or settings.DB.get()).absolute())
-    if options.queue_yaml is not None:
-        settings.configure(queue_yaml=options.queue_yaml)
+    server_options.configure(options)
     if not settings.BACKEND.is_set:
         settings.configure(backend=choice.EMBEDDED)
-    settings.check()
+
+
+def _open_doors(backend: EmbeddedBackend, options: argparse.Namespace) -> Doors:
+    service = backend.service()
+    parent = server_options.parent()
+    control = server_options.control(
+        service,
+        SystemClock(),
+        list(known_queues.load().values()),
+        server_options.queues(options, parent),
+    )
+    identity = Identity(service.store, "")
+    ports, left_shut = server_options.ports_in_reach(options)
+    doors = open_doors(
+        control,
+        host=options.host,
+        ports=ports,
+        location=short_id(parent),
+        identity=identity,
+        describe=lines.what_runs,
+    )
+    addresses = server_options.service_addresses(options)
+    backend.reach(HttpTransport(addresses, identity if doors.rest is not None else None))
+    for words in left_shut:
+        console.say(words)
+    return doors
 
 
 def _load(names: Sequence[AppName], sockets: Sequence[socket.socket]) -> list[_Served]:
@@ -131,7 +143,7 @@ def _load(names: Sequence[AppName], sockets: Sequence[socket.socket]) -> list[_S
 
 
 def _dispatch(backend: EmbeddedBackend, served: Sequence[_Served]) -> None:
-    watch = _Watch()
+    watch = console.Watch()
     kept.on_permanent_failure(watch.failed_for_good)
     backend.observe(watch.attempted)
     for name, bound, app in served:
@@ -141,64 +153,26 @@ def _dispatch(backend: EmbeddedBackend, served: Sequence[_Served]) -> None:
     backend.start()
 
 
-class _Watch:
-    """Prints each attempt when it has ended."""
-
-    def __init__(self) -> None:
-        self._failures: dict[tuple[str, str], str] = {}
-        self._lock = threading.Lock()
-
-    def failed_for_good(self, task: KeptTask) -> None:
-        """Remember why; the attempt that it belongs to has not ended yet."""
-        with self._lock:
-            self._failures[task.queue, task.task_name] = task.error
-
-    def attempted(self, event: AttemptEvent) -> None:
-        with self._lock:
-            failure = self._failures.pop((event.queue_id, event.task_id), "")
-        _say(lines.attempt_line(event, time.time(), failure))
-
-
 def _print_addresses(served: Sequence[_Served], host: str) -> None:
-    _say(f"appengine-compat {__version__}")
+    console.say(f"appengine-compat {__version__}")
     width = max(len(name.service) for name, _, _ in served)
     for name, bound, _ in served:
-        _say(f"  {name.service:<{width}}  {serving.address(bound)}  {name}")
+        console.say(f"  {name.service:<{width}}  {serving.address(bound)}  {name}")
     if not serving.is_loopback(served[0][1]):
-        _say(f"Listening on {host}: whoever reaches this machine reaches the apps.")
+        console.say(f"Listening on {host}: whoever reaches this machine reaches the apps.")
 
 
 def _print_queues(backend: EmbeddedBackend) -> None:
     service = backend.service()
     queues = service.list_queues(backend.queue_name(embedded.DEFAULT_QUEUE).parent).items
     waiting = sum(service.queue_stats(queue.name).tasks_count for queue in queues)
-    path = Path(settings.DB.get())
-    if path.is_relative_to(Path.cwd()):
-        path = path.relative_to(Path.cwd())
-    _say(
-        f"Tasks are kept in {path}, {waiting} waiting. Queues of "
+    console.say(
+        f"Tasks are kept in {server_options.shown_database()}, {waiting} waiting. Queues of "
         f"{embedded.queue_yaml_path() or 'Cloud Tasks, by default'}:"
     )
     width = max(len(short_id(queue.name)) for queue in queues)
     for queue in queues:
-        _say("  " + lines.queue_line(queue, width))
-
-
-def _print_in_flight(in_flight: Sequence[InFlight]) -> None:
-    if not in_flight:
-        _say("Ended. Nothing was in flight.")
-        return
-    _say(f"Ended. In flight, and to be run again at the next start: {len(in_flight)}")
-    for task in in_flight:
-        _say("  " + lines.in_flight_line(task))
-
-
-def _say(text: str) -> None:
-    try:
-        # One write per line, so that lines of several threads do not mix.
-        print(f"{text}\n", end="", flush=True)
-    except BrokenPipeError:
-        pass  # whoever read this has gone; the apps are still wanted
+        console.say("  " + lines.queue_line(queue, width))
 
 
 COMMAND = Command("dev", "Serve apps on this machine, and run their tasks.", _add_arguments, _run)

@@ -7,23 +7,20 @@ import math
 import os
 import threading
 import time
-from collections.abc import Sequence
 from datetime import datetime, timezone
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from appengine_compat import __version__, settings
-from appengine_compat.backends import embedded
-from appengine_compat.cli import console, lines, logs, server_options, serving
-from appengine_compat.cli.command import Command
-from appengine_compat.core.model import Queue
+from appengine_compat.backends import known_queues
+from appengine_compat.cli import console, lines, logs, open_files, server_options, serving
+from appengine_compat.cli.command import Command, CommandError
 from appengine_compat.core.names import short_id
-
-if TYPE_CHECKING:
-    from appengine_compat.local.clock import Clock
-    from appengine_compat.local.control import Control
-    from appengine_compat.local.doors import Doors
-    from appengine_compat.local.service import LocalService
+from appengine_compat.local.clock import Clock, ManualClock, SystemClock
+from appengine_compat.local.doors import Doors, open_doors
+from appengine_compat.local.http_transport import HttpTransport
+from appengine_compat.local.identity import Identity
+from appengine_compat.local.service import LocalService
+from appengine_compat.local.store import Store
+from appengine_compat.local.tombstones import Windows
 
 THREADS = 32
 """How many attempts are made at once, where ``APPENGINE_COMPAT_THREADS`` does not say."""
@@ -66,17 +63,16 @@ def _run(options: argparse.Namespace) -> int:
         _print_environment(options, parent)
         return 0
     os.environ.setdefault("GRPC_EXPERIMENTS", _GRPC_EXPERIMENTS)
-    from appengine_compat.local.doors import open_doors
-    from appengine_compat.local.http_transport import HttpTransport
-    from appengine_compat.local.identity import Identity
-
-    queues = _queues(options, parent)
+    open_files.raise_limit()
+    of_file = list(known_queues.written().values())
+    named = server_options.queues(options, parent)
     service_addresses = server_options.service_addresses(options)
     clock = _clock(options.stepped_clock)
-    service = _open(options, clock)
+    windows = server_options.windows(options, Windows())
+    service = LocalService(Store(settings.DB.get() or None), clock=clock, windows=windows)
     try:
         identity = Identity(service.store, "")
-        control = _control(service, clock, *queues)
+        control = server_options.control(service, clock, of_file, named)
         doors = open_doors(
             control,
             host=options.host,
@@ -109,20 +105,7 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _queues(options: argparse.Namespace, parent: str) -> tuple[list[Queue], list[Queue]]:
-    """Return the queues of queue.yaml, and those of the command line."""
-    path = embedded.queue_yaml_path()
-    of_file = []
-    if path is not None:
-        from appengine_compat.queues import queue_yaml
-
-        of_file = queue_yaml.load(path, parent)
-    return of_file, server_options.queues(options, parent)
-
-
 def _clock(text: str | None) -> Clock:
-    from appengine_compat.local.clock import ManualClock, SystemClock
-
     if text is None:
         return SystemClock()
     if text == _NOW:
@@ -131,8 +114,6 @@ def _clock(text: str | None) -> Clock:
     try:
         moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
     except ValueError:
-        from appengine_compat.cli.command import CommandError
-
         raise CommandError(
             f"--stepped-clock {text} is no time: write one such as 2026-01-31T12:00:00Z."
         ) from None
@@ -141,35 +122,11 @@ def _clock(text: str | None) -> Clock:
     return ManualClock(moment.timestamp())
 
 
-def _open(options: argparse.Namespace, clock: Clock) -> LocalService:
-    from appengine_compat.local.service import LocalService
-    from appengine_compat.local.store import Store
-    from appengine_compat.local.tombstones import Windows
-
-    store = Store(None if options.ephemeral else settings.DB.get())
-    return LocalService(store, clock=clock, windows=server_options.windows(options, Windows()))
-
-
-def _control(
-    service: LocalService, clock: Clock, of_file: Sequence[Queue], of_options: Sequence[Queue]
-) -> Control:
-    from appengine_compat.local.control import Control
-
-    # A file says how its queues are to be; a name says only that there is to be one.
-    service.put_queues(of_file)
-    there = {queue.name for queue in service.all_queues()}
-    service.put_queues([queue for queue in of_options if queue.name not in there])
-    at_start = {queue.name: queue for queue in [*of_options, *of_file]}
-    return Control(service, clock, list(at_start.values()))
-
-
 def _threads() -> int:
     return settings.THREADS.get() if settings.THREADS.is_set else THREADS
 
 
 def _print_environment(options: argparse.Namespace, parent: str) -> None:
-    from appengine_compat.cli.command import CommandError
-
     if "free" in (options.grpc_port, options.rest_port):
         raise CommandError(
             "--print-env cannot know a port that is yet to be found: give --grpc-port and "
@@ -195,12 +152,9 @@ def _print_head(service: LocalService, options: argparse.Namespace, doors: Doors
         )
     queues = service.all_queues()
     waiting = sum(service.queue_stats(queue.name).tasks_count for queue in queues)
-    if options.ephemeral:
-        console.say("Queues and tasks are kept in memory, until the end.")
-    else:
-        path = Path(settings.DB.get())
-        shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-        console.say(f"Queues and tasks are kept in {shown}, {waiting} waiting.")
+    console.say(
+        f"Queues and tasks are kept in {server_options.shown_database()}, {waiting} waiting."
+    )
     if options.stepped_clock is not None:
         console.say("Its clock stands still until POST /_local/advance?seconds=N.")
     if not queues:

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 import re
 import shlex
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from appengine_compat import settings
-from appengine_compat.backends import embedded
+from appengine_compat.backends import embedded, known_queues
 from appengine_compat.cli import serving
 from appengine_compat.cli.command import CommandError
 from appengine_compat.core import names, validation
 from appengine_compat.core.model import Queue
 from appengine_compat.local import google_stubs
+from appengine_compat.local.control import Control
 from appengine_compat.local.doors import ANY_PORT, Ports
 from appengine_compat.local.service_addresses import ServiceAddresses
 from appengine_compat.local.tombstones import Windows
 
 if TYPE_CHECKING:
+    from appengine_compat.local.clock import Clock
     from appengine_compat.local.doors import Doors
+    from appengine_compat.local.service import LocalService
 
 DEFAULT_PORTS = {"grpc": 8123, "rest": 8124, "dashboard": 8000}
 _FREE = "free"
@@ -68,12 +73,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--project",
         metavar="P",
-        help=f"project of the queues that are named by id alone (default: {embedded.LOCAL})",
+        help=f"project of the queues that are named by id alone (default: {known_queues.LOCAL})",
     )
     parser.add_argument(
         "--location",
         metavar="L",
-        help=f"location of the queues that are named by id alone (default: {embedded.LOCAL})",
+        help=f"location of the queues that are named by id alone (default: {known_queues.LOCAL})",
     )
     parser.add_argument(
         "--queue",
@@ -113,13 +118,22 @@ def configure(options: argparse.Namespace) -> None:
         ConfigError: a setting is not allowed.
     """
     # Whole paths: importing an app may change the working directory.
-    if not options.ephemeral:
-        settings.configure(db=Path(options.db or settings.DB.get()).absolute())
+    path = Path(options.db or settings.DB.get()).absolute()
+    settings.configure(db=embedded.IN_MEMORY if options.ephemeral else path)
     for name in ("queue_yaml", "project", "location"):
         value = getattr(options, name)
         if value is not None:
             settings.configure(**{name: value})
     settings.check()
+
+
+def shown_database() -> str:
+    """Return where queues and tasks are kept, as it is printed."""
+    path = settings.DB.get()
+    if path == embedded.IN_MEMORY:
+        return "memory, until the end"
+    here = Path.cwd()
+    return str(Path(path).relative_to(here) if Path(path).is_relative_to(here) else path)
 
 
 def parent() -> str:
@@ -128,8 +142,8 @@ def parent() -> str:
     Raises:
         CommandError: project or location have characters that names do not.
     """
-    project = settings.PROJECT.get() or embedded.LOCAL
-    location = settings.LOCATION.get() or embedded.LOCAL
+    project = settings.PROJECT.get() or known_queues.LOCAL
+    location = settings.LOCATION.get() or known_queues.LOCAL
     name = f"projects/{project}/locations/{location}"
     if not names.LOCATION_NAME.match(name):
         raise CommandError(
@@ -149,9 +163,47 @@ def ports(options: argparse.Namespace) -> Ports:
     return Ports(**chosen)
 
 
-def is_given(options: argparse.Namespace, setting: str) -> bool:
-    """Whether the command line names a port for a door, such as ``--grpc-port``."""
-    return getattr(options, setting.strip("-").replace("-", "_")) is not None
+def ports_in_reach(options: argparse.Namespace) -> tuple[Ports, list[str]]:
+    """Return the ports, without those that nobody asked for and another program has.
+
+    Several ``dev`` run side by side: only one can have what is usual.
+
+    Returns:
+        The ports, and a line to print for each that was left out.
+    """
+    found, told = ports(options), []
+    for door, default in DEFAULT_PORTS.items():
+        if getattr(options, f"{door}_port") is None and not _is_free(options.host, default):
+            found = dataclasses.replace(found, **{door: None})
+            told.append(f"Port {default} is in use: no {door} here (--{door}-port takes another).")
+    return found, told
+
+
+def _is_free(host: str, port: int) -> bool:
+    try:
+        # As the doors bind it: two servers that share a port would share its clients.
+        with socket.create_server((host, port)):
+            return True
+    except OSError:
+        return False
+
+
+def control(
+    service: LocalService, clock: Clock, of_file: Sequence[Queue], named: Sequence[Queue]
+) -> Control:
+    """Make the queues of the start, and return what the server is controlled by.
+
+    Args:
+        service: the local service.
+        clock: its clock.
+        of_file: queues as a queue.yaml says they are to be.
+        named: queues of which it is only said that there are to be such.
+    """
+    service.put_queues(of_file)
+    there = {queue.name for queue in service.all_queues()}
+    service.put_queues([queue for queue in named if queue.name not in there])
+    at_start = {queue.name: queue for queue in [*named, *of_file]}
+    return Control(service, clock, list(at_start.values()))
 
 
 def queues(options: argparse.Namespace, own_parent: str) -> list[Queue]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -152,11 +151,6 @@ def _open_dashboard(
             str(error).replace("Cloud Tasks' REST", "The page of the queues"),
             setting="--dashboard-port",
         ) from None
-
-
-def without(ports: Ports, setting: str) -> Ports:
-    """Return the ports with the door left shut that an option of the command line names."""
-    return dataclasses.replace(ports, **{setting.strip("-").partition("-")[0]: None})
 
 
 def _shown(host: str) -> str:
