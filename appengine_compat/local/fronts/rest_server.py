@@ -23,6 +23,8 @@ _SPARE_FILES = 256
 """Left of the process's open files for the database, targets and the program around."""
 _BACKLOG = 2048
 _IDLE_SECONDS = 60
+_CLEANUP_SECONDS = 10
+_ACCEPTED_AT_ONCE = 128
 _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1", "host.docker.internal", "ip6-localhost"})
 
 
@@ -48,6 +50,7 @@ class RestServer:
             backlog=_BACKLOG,
             connection_limit=_connection_limit(),
             channel_timeout=_IDLE_SECONDS,
+            cleanup_interval=_CLEANUP_SECONDS,
             # select() knows no file above 1023.
             asyncore_use_poll=True,
             max_request_body_size=_MAX_REQUEST_BYTES,
@@ -55,10 +58,21 @@ class RestServer:
             outbuf_high_watermark=2 * _MAX_REQUEST_BYTES,
             clear_untrusted_proxy_headers=True,
         )
+        self._server.handle_accept = self._accept_many
         self._thread = threading.Thread(
             target=self._server.run, name="appengine-compat-rest", daemon=True
         )
         self._thread.start()
+
+    def _accept_many(self) -> None:
+        # A turn of the loop looks at every connection: with one accepted per turn, who comes
+        # behind a thousand idle clients would wait a thousand turns.
+        accept = type(self._server).handle_accept
+        for _ in range(_ACCEPTED_AT_ONCE):
+            before = len(self._loop)
+            accept(self._server)
+            if len(self._loop) == before or not self._server.readable():
+                return
 
     def stop(self, grace_seconds: float = 1.0) -> None:
         """Take no more requests, and give those that run a moment to end."""
