@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from appengine_compat import settings
@@ -37,16 +37,28 @@ def load() -> dict[str, Queue]:
     Raises:
         ConfigError: queue.yaml is wrong, or PyYAML is not installed.
     """
-    path = queue_yaml_path()
-    default = queue_name(DEFAULT_QUEUE)
-    queues: list[Queue] = []
-    if path is not None:
-        from appengine_compat.queues import queue_yaml
+    return with_default(written())
 
-        queues = queue_yaml.load(path, default.parent)
-    known = {names.short_id(queue.name): queue for queue in queues}
-    known.setdefault(DEFAULT_QUEUE, Queue(name=str(default), rate_limits=RateLimits()))
-    return known
+
+def written() -> dict[str, Queue]:
+    """Return the queues of queue.yaml by their ids; none where there is no such file.
+
+    Raises:
+        ConfigError: queue.yaml is wrong, or PyYAML is not installed.
+    """
+    path = queue_yaml_path()
+    if path is None:
+        return {}
+    from appengine_compat.queues import queue_yaml
+
+    queues = queue_yaml.load(path, queue_name(DEFAULT_QUEUE).parent)
+    return {names.short_id(queue.name): queue for queue in queues}
+
+
+def with_default(queues: Mapping[str, Queue]) -> dict[str, Queue]:
+    """Return the queues and ``default``, which there always is."""
+    default = Queue(name=str(queue_name(DEFAULT_QUEUE)), rate_limits=RateLimits())
+    return {DEFAULT_QUEUE: default, **queues}
 
 
 def refuse_shapeless(queue: str) -> None:

@@ -45,7 +45,8 @@ class RqBackend:
         """
         self._url = connection.url() if url is None else url
         self._client = connection.client(self._url)
-        self._queues = known_queues.load() if queues is None else queues
+        self._written = known_queues.written() if queues is None else queues
+        self._queues = known_queues.with_default(self._written)
         self._published_by = 0
         self._lock = threading.Lock()
         self._scripts = {
@@ -189,7 +190,7 @@ class RqBackend:
                 self._call(
                     queue,
                     "its settings cannot be written down",
-                    lambda: queues.publish(self._client, self._queues),
+                    lambda: queues.publish(self._client, self._written),
                 )
                 self._published_by = os.getpid()
         return settings

@@ -13,9 +13,16 @@ end
 
 local function text(number) return string.format('%.6f', number) end
 
--- Whether RQ has seen a sign of life of whoever runs this job: more than `others` of them.
+-- Whether RQ has seen a sign of life of more than so many that run this job. (The scores in the
+-- job's own list of executions are a minute later than those in the queue's registry.)
 local function lives(id, at, others)
-  return redis.call('ZCOUNT', 'rq:executions:' .. id, at, '+inf') > others
+  local registry = 'rq:wip:' .. string.match(id, '^[^_]*')
+  local found = 0
+  for _, execution in ipairs(redis.call('ZRANGE', 'rq:executions:' .. id, 0, -1)) do
+    local until_then = redis.call('ZSCORE', registry, id .. ':' .. execution)
+    if until_then and tonumber(until_then) > at then found = found + 1 end
+  end
+  return found > others
 end
 
 local function limits(queue)

@@ -18,7 +18,6 @@ from rq.worker import DequeueStrategy
 from rq.worker_pool import WorkerPool
 
 from appengine_compat.backends import known_queues
-from appengine_compat.backends.known_queues import DEFAULT_QUEUE
 from appengine_compat.backends.rq import connection, keys, queues, scripts
 from appengine_compat.backends.rq.attempts import AttemptFailed
 from appengine_compat.backends.rq.ledger import patiently
@@ -241,12 +240,9 @@ def run(names: Sequence[str], *, workers: int = 1, burst: bool = False) -> None:
         ConfigError: the address of Redis is missing or malformed, or queue.yaml is wrong.
     """
     client = connection.client(connection.url(), answer_seconds=None)
-    known = known_queues.load()
-    if known_queues.queue_yaml_path() is None and not names:
-        # Without a file here, what those who enqueue have written down is not to be overwritten.
-        known = {}
-    patiently(lambda: queues.publish(client, known), seconds=math.inf)
-    names = list(names) or sorted({*known, *queues.published(client), DEFAULT_QUEUE})
+    written = known_queues.written()
+    patiently(lambda: queues.publish(client, written), seconds=math.inf)
+    names = list(names) or queues.published(client)
     _logger.info(
         "Working the queues %s of %s.", ", ".join(names), connection.shown(connection.url())
     )

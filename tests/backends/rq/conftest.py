@@ -35,6 +35,7 @@ def rig(server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         try:
             yield made
         finally:
+            print(made.logs())  # shown where a test fails
             for process in made.processes:
                 if process.poll() is None:
                     made.kill(process)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -108,8 +109,9 @@ class Rig:
 
     def kill(self, process: subprocess.Popen[bytes]) -> None:
         """Kill a worker and all that it has started, as when a machine loses its power."""
-        for pid in _descendants(process.pid):
-            os.kill(pid, signal.SIGKILL)
+        for pid in descendants(process.pid):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         process.wait()
 
     def logs(self) -> str:
@@ -118,7 +120,7 @@ class Rig:
         )
 
 
-def _descendants(pid: int) -> list[int]:
+def descendants(pid: int) -> list[int]:
     """The process and its children; a worker's attempts are in process groups of their own."""
     found = [pid]
     for path in Path("/proc").glob("[0-9]*/stat"):
@@ -127,7 +129,7 @@ def _descendants(pid: int) -> list[int]:
         except (OSError, IndexError):
             continue
         if parent == pid:
-            found += _descendants(int(path.parent.name))
+            found += descendants(int(path.parent.name))
     return found
 
 
