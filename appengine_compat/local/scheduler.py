@@ -91,6 +91,7 @@ class Scheduler:
         *,
         clock: Clock,
         threads: int,
+        most_slow: int = 0,
         windows: Windows,
         observers: list[Callable[[AttemptEvent], None]],
         gate: Callable[[], bool] | None = None,
@@ -103,7 +104,9 @@ class Scheduler:
         self._observers = observers
         self._gate = gate
         self._condition = threading.Condition()
-        self._workers = Workers(transport, clock, threads, self._ended)
+        self._workers = Workers(
+            transport, clock, threads, self._ended, most_slow=most_slow, on_slow=self._wake
+        )
         self._ended_attempts: deque[Ended] = deque()
         self._news: dict[Lane, float] = {}
         self._must_look = True
@@ -206,6 +209,10 @@ class Scheduler:
             for each in self._workers.running()
         ]
 
+    def _wake(self) -> None:
+        with self._condition:
+            self._condition.notify_all()
+
     def _ended(self, ended: Ended) -> None:
         self._ended_attempts.append(ended)
         # Set under the condition before the deque is looked at: one of the two sees the other.
@@ -303,7 +310,7 @@ class Scheduler:
 
     def _capacity(self) -> int:
         reserve = next((each for below, each in _RESERVES if self._mean_ms < below), 0)
-        return self._threads * (1 + reserve) - len(self._claimed)
+        return self._threads * (1 + reserve) + self._workers.slow() - len(self._claimed)
 
     def _now(self) -> int:
         return moments.from_seconds(self._clock.now())

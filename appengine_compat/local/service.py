@@ -533,6 +533,7 @@ class LocalService:
         transport: Transport,
         *,
         threads: int,
+        most_slow: int = 0,
         gate: Callable[[], bool] | None = None,
     ) -> None:
         """Begin to dispatch in threads of this process; once started, it does nothing.
@@ -540,6 +541,8 @@ class LocalService:
         Args:
             transport: delivers to the targets.
             threads: how many attempts are made at once.
+            most_slow: how many that wait for a slow target are made beside those; for targets
+                in other processes, whose waiting costs nothing here.
             gate: asked again and again before the first dispatch, until it says True.
         """
         with self._starting:
@@ -549,6 +552,7 @@ class LocalService:
                     transport,
                     clock=self._clock,
                     threads=threads,
+                    most_slow=most_slow,
                     windows=self._windows,
                     observers=self.observers,
                     gate=gate,
