@@ -151,7 +151,7 @@ def test_what_an_older_version_has_kept_is_read(tmp_path: Path) -> None:
     Store(path).close()
     connection = sqlite3.connect(path)
     connection.executescript(
-        "ALTER TABLE kept DROP COLUMN deadline_ms; PRAGMA user_version = 2;"
+        "DROP TABLE throttles; ALTER TABLE kept DROP COLUMN deadline_ms; PRAGMA user_version = 2;"
         "INSERT INTO kept (queue, task, reason, kept_at, attempts, service, method, url, headers) "
         "VALUES ('q', 't', 'expired', 1, 0, '', 'GET', 'http://x/', '{}');"
     )

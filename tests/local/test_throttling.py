@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
-
 import pytest
 
 from appengine_compat.core.model import HttpRequest, Queue, RateLimits, RetryConfig, Task
-from appengine_compat.local import housekeeping, store_file
+from appengine_compat.local import housekeeping
 from appengine_compat.local.delivery import Reply
 from appengine_compat.local.store import Store
 from appengine_compat.local.tombstones import Windows
@@ -155,29 +153,3 @@ def test_what_is_over_is_forgotten_and_goes_with_the_queue(local):
     assert len(rows()) == 1
     local.service.delete_queue(NAME)
     assert rows() == []
-
-
-@pytest.mark.parametrize("version", [1, 2, 3])
-def test_databases_of_earlier_versions_are_migrated_with_their_tasks(tmp_path, version):
-    path = tmp_path / "tasks.db"
-    first = Local(Store(path))
-    first.add("kept")
-    assert first.service.close(5) == []
-    old = sqlite3.connect(path)
-    undo = {
-        3: "DROP TABLE throttles",
-        2: "ALTER TABLE kept DROP COLUMN deadline_ms",
-        1: "DROP TABLE documents",
-    }
-    for each in range(3, version - 1, -1):
-        old.execute(undo[each])
-    old.execute(f"PRAGMA user_version={version}")
-    old.commit()
-    old.close()
-    store = Store(path)
-    assert store.read(lambda c: c.execute("PRAGMA user_version").fetchone()[0]) == (
-        store_file.SCHEMA_VERSION
-    )
-    assert store.read(lambda c: c.execute("SELECT id FROM tasks").fetchall()) == [("kept",)]
-    assert store.read(lambda c: c.execute("SELECT * FROM throttles").fetchall()) == []
-    store.close()
