@@ -14,6 +14,7 @@ import grpc
 import pytest
 from google.api_core import exceptions
 from google.cloud import tasks_v2
+from google.iam.v1 import policy_pb2
 
 from tests.contract.cloud_tasks_api.calls import GONE, HTTP, NO_ENTITY, NO_QUEUE
 from tests.contract.cloud_tasks_doors import LOCATION, QUEUE, Door, opened
@@ -301,6 +302,22 @@ def test_a_refusal(door: Door, row: Row) -> None:
         description, url = row.help_link
         links = [{"links": [{"description": description, "url": url}]}]
     assert told(caught.value) == (row.code, row.message, links)
+
+
+def test_24_clients_tell_codes_apart_over_grpc_and_http_statuses_over_rest(door: Door) -> None:
+    over_grpc = door.name == "grpc"
+    for call, code, status in (
+        (creating_queue(QUEUE), exceptions.AlreadyExists, exceptions.Conflict),
+        (creating(name="bad"), exceptions.InvalidArgument, exceptions.BadRequest),
+        (creating_queue(DELETED), exceptions.FailedPrecondition, exceptions.BadRequest),
+    ):
+        with pytest.raises(exceptions.GoogleAPICallError) as caught:
+            call(door.v2)
+        assert type(caught.value) is (code if over_grpc else status)
+    stale = {"resource": QUEUE, "policy": policy_pb2.Policy(etag=b"stale")}
+    with pytest.raises(exceptions.Conflict) as aborted:
+        door.v2.set_iam_policy(request=stale)
+    assert isinstance(aborted.value, exceptions.Aborted) is over_grpc
 
 
 def test_a_negative_burst_size_is_no_fault(door: Door) -> None:

@@ -93,7 +93,7 @@ def parse(text: bytes) -> Any:
     if not text.strip():
         return {}
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return _DECODER.decode(text.decode())
     except RecursionError:
         why = "Message too deep."
     except UnicodeDecodeError:
@@ -108,6 +108,10 @@ def parse(text: bytes) -> Any:
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"Unexpected token.\n{name}\n^")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 def read(message: Any, value: Any, path: str, problems: Problems) -> None:
@@ -358,7 +362,7 @@ def write(message: Any, *, enums_as_numbers: bool) -> bytes:
 
 def dumps(value: Any) -> bytes:
     """Return a value as JSON text."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    return _ENCODER.encode(value).encode()
 
 
 def _tidied(value: Any) -> Any:

@@ -413,3 +413,12 @@ def test_answers_are_utf_8_and_not_to_be_guessed(rest: Rest) -> None:
     assert "ä@b".encode() in response.body
     assert response.headers["Content-Type"] == "application/json; charset=UTF-8"
     assert response.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_a_batch_may_be_longer_than_any_task(rest: Rest) -> None:
+    body = base64.b64encode(b"x" * 1_000_000).decode()
+    task = {"httpRequest": {"url": "http://h/", "body": body}}
+    requests = [{"parent": QUEUE, "task": task}] * 14
+    operation = rest.json("POST", f"{TASKS}:batchCreate", {"requests": requests})
+    assert operation["metadata"]["state"] == "SUCCEEDED"
+    assert len(operation["response"]["tasks"]) == 14
