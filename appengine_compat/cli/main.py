@@ -8,14 +8,20 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from appengine_compat import __version__
-from appengine_compat.cli import dev, rq_worker, server, tasks
+from appengine_compat.cli import dev, doctor, rq_worker, server, tasks
 from appengine_compat.cli.command import USAGE, Command
 from appengine_compat.errors import CompatError
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells give it."""
 
-COMMANDS: tuple[Command, ...] = (dev.COMMAND, rq_worker.COMMAND, server.COMMAND, tasks.COMMAND)
+COMMANDS: tuple[Command, ...] = (
+    dev.COMMAND,
+    doctor.COMMAND,
+    rq_worker.COMMAND,
+    server.COMMAND,
+    tasks.COMMAND,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

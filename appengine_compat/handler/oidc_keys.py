@@ -78,6 +78,18 @@ def find(key_id: str, issuer: str | None) -> RSAVerifier:
     return known.keys[key_id]
 
 
+def count(issuer: str | None) -> int:
+    """Fetch an issuer's keys, and return how many there are; for whoever looks at the set-up.
+
+    Args:
+        issuer: the issuer's address; None for Google.
+
+    Raises:
+        Exception: whatever is in the way.
+    """
+    return len(_fetched(issuer).keys)
+
+
 def is_signed(key: RSAVerifier, signature: bytes, message: bytes) -> bool:
     """Tell whether the key's owner signed the message, by RSASSA-PKCS1-v1_5 with SHA-256."""
     # On the library rsa, which older google-auth has, the answer is the hash that was used, and

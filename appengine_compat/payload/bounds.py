@@ -48,6 +48,7 @@ _PLAIN: dict[str, frozenset[str]] = {
     "fractions": frozenset({"Fraction"}),
     "functools": frozenset({"partial"}),
     "pytz": frozenset({"_UTC", "_p"}),
+    "appengine_compat.payload.self_test": frozenset({"answer"}),
     "uuid": frozenset({"SafeUUID", "UUID"}),
     "zoneinfo": frozenset({"ZoneInfo", "ZoneInfo._unpickle"}),
     python2_names.__name__: frozenset({"ImmutableSet", "Set", "StringIO"}),
