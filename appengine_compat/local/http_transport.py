@@ -10,6 +10,7 @@ import ssl
 import time
 from dataclasses import replace
 from datetime import timezone
+from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -198,6 +199,7 @@ class HttpTransport:
         return received
 
 
+@lru_cache(maxsize=512)
 def _place(url: str) -> tuple[Origin, str]:
     """Return where a url leads, and what to ask for there."""
     try:
