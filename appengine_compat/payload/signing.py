@@ -28,8 +28,6 @@ REQUIRE = "require"
 Keys = Sequence[tuple[str, str]]
 """Pairs of a key's id and its secret; the first signs."""
 
-_SETTINGS = (settings.SIGNATURES, settings.SIGNING_KEYS, settings.BACKEND)
-
 _PURPOSE = b"appengine-compat signed task 1"
 _FORM = re.compile(
     r"v1 key=(?P<key>[A-Za-z0-9_.~%\-]{1,600}) at=(?P<at>[0-9]{1,12}) name=(?P<name>fixed|any)"
@@ -84,7 +82,11 @@ def mode() -> str:
         ConfigError: a setting's value is not allowed.
     """
     # Asked at every request, and nearly everywhere nothing of it is set.
-    if not any(setting.is_set_for_process for setting in _SETTINGS):
+    if not (
+        settings.SIGNING_KEYS.is_set_for_process
+        or settings.SIGNATURES.is_set_for_process
+        or settings.BACKEND.is_set_for_process
+    ):
         return OFF
     chosen = settings.SIGNATURES.get()
     if chosen is not None:
