@@ -15,6 +15,7 @@ from appengine_compat.local.delivery import Reply
 
 _KEPT_BODY_BYTES = 2048
 _CHUNK_BYTES = 65536
+_LATE = Reply(outcome.TIMED_OUT, error="no reply within the deadline")
 
 
 def send(
@@ -45,18 +46,20 @@ def send(
         target += f"?{parts.query}"
     try:
         connection.connect()
-        with _ended_at(connection.sock, ends_at):
+        with _ended_at(connection.sock, ends_at) as end:
             connection.putrequest(method, target, skip_accept_encoding=True)
             for name, value in headers:
                 connection.putheader(name, value.encode())
             if body or method in ("POST", "PUT", "PATCH"):
                 connection.putheader("Content-Length", str(len(body)))
             connection.endheaders(body or None)
-            return _reply(connection.getresponse())
+            reply = _reply(connection.getresponse())
+        # What was cut off may look whole: the end of a connection ends headers and bodies too.
+        return _LATE if end.has_come else reply
     # UnicodeError is what a host name that cannot be one raises.
     except (OSError, http.client.HTTPException, ValueError) as error:
         if time.monotonic() >= ends_at - 0.001:
-            return Reply(outcome.TIMED_OUT, error="no reply within the deadline")
+            return _LATE
         return Reply(outcome.NO_REPLY, error=f"{type(error).__name__}: {error}")
     finally:
         connection.close()
@@ -75,16 +78,19 @@ class _ended_at:
 
     def __init__(self, sock: socket.socket, moment: float) -> None:
         self._sock = sock
+        self.has_come = False
         self._timer = threading.Timer(max(0.0, moment - time.monotonic()), self._shut)
         self._timer.daemon = True
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> _ended_at:
         self._timer.start()
+        return self
 
     def __exit__(self, *_: object) -> None:
         self._timer.cancel()
 
     def _shut(self) -> None:
+        self.has_come = True
         with suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
 
@@ -98,6 +104,8 @@ def _reply(response: http.client.HTTPResponse) -> Reply:
             kept += chunk[: _KEPT_BODY_BYTES - len(kept)]
     except http.client.IncompleteRead as error:
         kept += error.partial[: _KEPT_BODY_BYTES - len(kept)]
+    except OSError:
+        pass  # the status has come, and it decides
     return Reply(
         response.status,
         kept,
