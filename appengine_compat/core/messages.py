@@ -309,6 +309,11 @@ def policy_changed() -> ApiError:
     )
 
 
+def read_mask_path_unknown(path: str) -> ApiError:
+    """A read mask names something that a queue does not have (text unverified)."""
+    return _invalid(f"Invalid field path in read_mask: {path}.")
+
+
 # --- batches ---
 
 

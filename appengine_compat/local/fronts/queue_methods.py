@@ -72,16 +72,23 @@ def _shown(api: Api, request: Any, queue: Queue) -> Any:
     whole = write_queue(api.version, queue, stats)
     if not paths or "*" in paths:
         return whole
+    # Python's client has no field "type", since that is a word of Python's.
+    paths = ["type_" if path == "type" else path for path in paths]
     for path in paths:
-        if path.partition(".")[0] not in {*whole.DESCRIPTOR.fields_by_name, "type"}:
-            raise messages.mask_path_unknown(path)
+        if not _has_path(whole.DESCRIPTOR, path):
+            raise messages.read_mask_path_unknown(path)
     part = api.version.queue()
-    mask = type(request.read_mask)(paths=["type_" if path == "type" else path for path in paths])
-    try:
-        mask.MergeMessage(whole, part)
-    except ValueError as error:
-        raise messages.setting_invalid(f"Invalid read_mask: {error}") from None
+    type(request.read_mask)(paths=paths).MergeMessage(whole, part)
     return part
+
+
+def _has_path(descriptor: Any, path: str) -> bool:
+    for name in path.split("."):
+        field = None if descriptor is None else descriptor.fields_by_name.get(name)
+        if field is None:
+            return False
+        descriptor = field.message_type
+    return True
 
 
 def update_queue(api: Api, request: Any) -> Any:

@@ -148,7 +148,7 @@ def read(message: Any, value: Any, path: str, problems: Problems) -> None:
                     f"oneof field '{group}' is already set. Cannot set '{found.json_name}'",
                 )
             else:
-                problems.unknown(path, name, "Proto field is not repeating, cannot start list.")
+                problems.invalid(own_path, _kind(found), f"it is already set as '{seen[group]}'.")
             continue
         seen[group] = name
         _read_field(message, found, item, own_path, problems)

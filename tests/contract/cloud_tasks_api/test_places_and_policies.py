@@ -46,6 +46,8 @@ def test_permissions_are_all_there_and_none_without_the_queue(client) -> None:
     assert answer.permissions == asked
     missing = {"resource": f"{LOCATION}/queues/missing", "permissions": asked}
     assert not client.test_iam_permissions(request=missing).permissions
+    with pytest.raises(exceptions.BadRequest, match="wildcard"):
+        client.test_iam_permissions(request={"resource": QUEUE, "permissions": ["cloudtasks.*"]})
 
 
 def test_the_key_of_a_location_is_remembered(door) -> None:
@@ -58,6 +60,10 @@ def test_the_key_of_a_location_is_remembered(door) -> None:
     assert door.v2.get_cmek_config(name=name) == config
     cleared = tasks_v2.CmekConfig(name=name)
     assert door.v2.update_cmek_config(cmek_config=cleared, update_mask=mask) == cleared
+    door.v2.update_cmek_config(cmek_config=config, update_mask={"paths": ["name"]})
+    assert not door.v2.get_cmek_config(name=name).kms_key
+    with pytest.raises(exceptions.BadRequest, match="colour"):
+        door.v2.update_cmek_config(cmek_config=config, update_mask={"paths": ["colour"]})
     with pytest.raises(exceptions.BadRequest, match=r"CmekConfig\.kmsKey must be formatted"):
         door.v2.update_cmek_config(cmek_config={"name": name, "kms_key": "key"}, update_mask=mask)
 

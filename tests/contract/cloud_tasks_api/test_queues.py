@@ -153,6 +153,20 @@ def test_a_list_of_every_location_is_not_had(door) -> None:
         "Location '-' is not a valid location. Use ListLocations to list valid locations.",
     ):
         next(door.v2.list_queues(parent="projects/p/locations/-").pages)
+    with refused(
+        "INVALID_ARGUMENT",
+        "Location '-' is not a valid location. Use ListLocations to list valid locations.",
+    ):
+        door.v2.create_queue(
+            parent="projects/p/locations/-", queue={"name": "projects/p/locations/-/queues/q"}
+        )
+
+
+def test_a_page_has_no_negative_size(client) -> None:
+    for call in (client.list_queues, client.list_tasks):
+        parent = LOCATION if call == client.list_queues else QUEUE
+        with refused("INVALID_ARGUMENT", "The page size must not be negative."):
+            next(call(request={"parent": parent, "page_size": -1}).pages)
 
 
 class TestUpdate:

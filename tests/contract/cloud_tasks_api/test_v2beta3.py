@@ -32,6 +32,17 @@ class TestBeta:
         )
         assert [(each.name, each.stats.tasks_count) for each in listed] == [(QUEUE, 2)]
 
+    def test_a_read_mask_of_everything_and_of_nothing_known(self, door, client) -> None:
+        request = {"name": QUEUE, "read_mask": {"paths": ["*"]}}
+        queue = door.v2beta3.get_queue(request=request)
+        assert queue.name == QUEUE
+        assert "stats" in queue
+        queue = door.v2beta3.get_queue(request={"name": QUEUE, "read_mask": {"paths": ["type"]}})
+        assert queue.type_ == queue.Type.PUSH
+        for path in ("colour", "rate_limits.colour"):
+            with pytest.raises(exceptions.BadRequest, match="colour"):
+                door.v2beta3.get_queue(request={"name": QUEUE, "read_mask": {"paths": [path]}})
+
     def test_what_a_queue_yaml_uploads_arrives(self, door) -> None:
         paths = [
             "rate_limits.max_burst_size",
