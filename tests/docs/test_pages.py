@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import subprocess
@@ -104,19 +105,30 @@ def test_make_targets_that_a_page_names_exist(page: Path) -> None:
     assert named <= targets
 
 
+@functools.cache
+def help_of(*words: str) -> str:
+    """Return what a command says of itself."""
+    shown = subprocess.run(
+        [sys.executable, "-m", "appengine_compat.cli.main", *words, "--help"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert shown.returncode == 0, f"{' '.join(words)}: {shown.stderr}"
+    return shown.stdout
+
+
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
 def test_commands_and_options_that_a_page_names_exist(page: Path) -> None:
     for line in code_of(page.read_text("utf-8")).splitlines():
         found = COMMAND.search(line)
         if not found:
             continue
-        shown = subprocess.run(
-            [sys.executable, "-m", "appengine_compat.cli.main", found["word"], "--help"],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert shown.returncode == 0, f"{line}: {shown.stderr}"
-        for option in re.findall(r"(?<!\S)--[a-z][a-z-]+", line[found.end() :]):
-            assert option in shown.stdout, f"{line}: {found['word']} has no {option}"
+        rest = line[found.end() :]
+        shown = help_of(found["word"])
+        action = re.match(r" +([a-z][a-z-]*)\b", rest)
+        if " ACTION " in shown and action:
+            shown = help_of(found["word"], action[1])
+        for option in re.findall(r"(?<!\S)--[a-z][a-z-]+", rest):
+            assert option in shown, f"{line}: there is no {option}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
