@@ -281,6 +281,8 @@ def environment(grpc_address: str, rest_url: str, own_parent: str) -> dict[str, 
     variables["APPENGINE_COMPAT_PROJECT"] = place["project"]
     variables["APPENGINE_COMPAT_LOCATION"] = place["location"]
     if rest_url:
+        # Handlers then believe the identity tokens that this server gives to tasks.
+        variables["APPENGINE_COMPAT_OIDC_ISSUER"] = rest_url
         for api in ("CLOUDTASKS", "APPENGINE", "SERVICEUSAGE", "SERVICEMANAGEMENT"):
             # gcloud takes no address without a slash at the end.
             variables[f"CLOUDSDK_API_ENDPOINT_OVERRIDES_{api}"] = f"{rest_url}/"

@@ -51,12 +51,15 @@ class LocalCloudTasks:
     def variables(self) -> dict[str, str]:
         """The environment variables that lead this package's own backend here.
 
+        With them its handlers believe the identity tokens of this server, as they would Google's.
+
         A test sets them with ``monkeypatch.setenv``, or hands them to the process it starts.
         """
         return {
             "CLOUD_TASKS_EMULATOR_HOST": self.grpc_address,
             "APPENGINE_COMPAT_PROJECT": self.project,
             "APPENGINE_COMPAT_LOCATION": self.location,
+            "APPENGINE_COMPAT_OIDC_ISSUER": self.rest_url,
         }
 
     @property
