@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
+from uuid import uuid4
 
 from redis import Redis
 from rq import Queue, Worker
@@ -146,7 +147,17 @@ class TaskWorker(Worker):
     def work(self, *args: Any, **options: Any) -> bool:
         """Work until told to stop; see RQ's own."""
         options.update(with_scheduler=False, dequeue_strategy=DequeueStrategy.ROUND_ROBIN)
-        return super().work(*args, **options)
+        work = super().work
+        while True:
+            try:
+                return work(*args, **options)
+            except connection.GONE as error:  # noqa: PERF203
+                # It went while this was setting itself up.
+                self._await_redis(error)
+                if self._stop_requested:
+                    return False
+                # The name may be registered already, as that of a worker which lives.
+                self.name = uuid4().hex
 
     # --- Redis may go, and comes back ----------------------------------------------------------
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 import pytest
+import rq
 from rq.job import JobStatus
 
 from appengine_compat.backends.base import BackendError, Reason, TaskRequest
@@ -223,11 +224,18 @@ class TestFaults:
         assert len(rig.target.arrived) == 2, "what was answered is not sent again"
         assert worker.poll() is None
 
-    def test_redis_gone_while_workers_are_idle(self, rig: Rig) -> None:
+    @pytest.mark.parametrize("state", ["starting", "idle"])
+    def test_redis_gone_while_a_worker_has_nothing_to_do(self, rig: Rig, state: str) -> None:
         worker = rig.start_worker("default")
-        eventually(lambda: rig.client.smembers("rq:workers"))
+        eventually(
+            lambda: (
+                rig.client.smembers("rq:workers")
+                if state == "starting"
+                else [each.get_state() for each in rq.Worker.all(connection=rig.client)] == ["idle"]
+            )
+        )
         rig.server.stop()
-        eventually(lambda: "could not connect" in rig.logs())
+        eventually(lambda: "could not connect" in rig.logs() or "is waited for" in rig.logs())
         rig.server.start()
         add(rig.backend(), POST)
         rig.target.await_requests(1)
