@@ -1,8 +1,8 @@
 """Fuzzes one target with atheris: ``python -m tests.fuzz.run bounded -max_total_time=600``.
 
-``pip install atheris`` first, in an environment of its own: it is no dependency. What it finds of
-interest goes to ``.fuzz/<target>``; what is worth keeping is merged into ``tests/fuzz/corpus`` by
-``-merge=1 tests/fuzz/corpus/<target> .fuzz/<target>``, and replayed by the test suite.
+``pip install atheris`` first, in an environment of its own: it is no dependency. It begins with
+what is kept in ``tests/fuzz/corpus``, and what it finds of interest goes to ``.fuzz/<target>``;
+``tests/fuzz/corpus.py`` says how to keep that, for the test suite to replay.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["appengine_compat", "pickle", "pickletools", "json"]):
-    from tests.fuzz import targets
+    from tests.fuzz import corpus, targets
 
 
 def main() -> None:
     name, *options = sys.argv[1:]
     if not any(not option.startswith("-") for option in options):
         found = Path(".fuzz", name)
-        found.mkdir(parents=True, exist_ok=True)
-        options += [str(found), str(Path(__file__).with_name("corpus") / name)]
+        corpus.unpack(name, found)
+        options.append(str(found))
     with targets.watched():
         atheris.Setup([sys.argv[0], *options], targets.TARGETS[name])
         atheris.Fuzz()

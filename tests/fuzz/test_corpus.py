@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.fuzz import targets
+from tests.fuzz import corpus, targets
 from tests.fuzz.targets import TARGETS
-
-CORPUS = Path(__file__).with_name("corpus")
 
 
 @pytest.fixture(autouse=True)
@@ -22,21 +19,18 @@ def watching(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-def seeds(target: str) -> list[bytes]:
-    return [path.read_bytes() for path in sorted((CORPUS / target).iterdir())]
-
-
 @pytest.mark.parametrize("target", sorted(TARGETS))
 def test_the_corpus(target: str) -> None:
-    assert seeds(target)
-    for data in seeds(target):
+    known = corpus.load(target)
+    assert known
+    for data in known:
         TARGETS[target](data)
 
 
 @pytest.mark.parametrize("target", sorted(TARGETS))
 def test_changes_of_it(target: str) -> None:
     chance = random.Random(20261121)
-    known = seeds(target)
+    known = corpus.load(target)
     for _ in range(300):
         data = bytearray(chance.choice(known))
         for _ in range(chance.randrange(1, 6)):
