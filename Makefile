@@ -12,11 +12,12 @@ JOBS ?= auto
 PYTEST = $(BIN)/pytest --numprocesses $(JOBS) --maxprocesses 4 --dist loadfile
 PYTEST_ARGS ?=
 
-.PHONY: help demo test check lint format types bench docs sdk clean
+.PHONY: help demo demo-rq test check lint format types bench docs sdk clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make demo     run the example app at http://localhost:8080'
+	@echo 'make demo-rq  the same on Redis and RQ, with a Redis of its own'
 	@echo 'make test     run the tests, without those that build packages'
 	@echo 'make check    lint, types and all tests: what must pass before a commit'
 	@echo 'make format   put the code into shape'
@@ -49,6 +50,10 @@ endef
 	@$(BIN)/python -m pip install $(PIP_FLAGS) --editable '.[dev]'
 	@touch $@
 
+.venv/.demo-rq-ready: .venv/.demo-ready
+	@$(BIN)/python -m pip install $(PIP_FLAGS) --editable '.[dev,rq]'
+	@touch $@
+
 .venv/.test-ready: setup.cfg pyproject.toml
 	$(call make_venv,.venv)
 	@echo 'Installing appengine-compat and what the tests need'
@@ -65,6 +70,9 @@ sdk: .venv-sdk/.ready
 demo: .venv/.demo-ready
 	@cd examples/guestbook && exec ../../$(BIN)/appengine-compat dev main:app \
 	  py3-web=web:app py3-tasks-io=tasks_io:app
+
+demo-rq: .venv/.demo-rq-ready
+	@exec $(BIN)/python examples/demo_rq.py
 
 test: .venv/.test-ready
 	@$(PYTEST) -m 'not packaging' $(PYTEST_ARGS)
