@@ -72,6 +72,15 @@ def test_details_travel_as_grpcs_status_message(channel) -> None:
     assert help_.links[0].description == "Definition of queue name"
 
 
+@pytest.mark.parametrize("letter", ["a", "\U0001f600"])
+def test_a_refusal_that_quotes_much_is_shortened_not_lost(channel, letter: str) -> None:
+    request = tasks_v2.GetTaskRequest.pb()(name=f"{QUEUE}/tasks/.{letter * 100_000}")
+    with refused(grpc.StatusCode.INVALID_ARGUMENT) as caught:
+        ask(channel, f"{SERVICE}/GetTask", request.SerializeToString())
+    assert caught.value.details().startswith(f'Task ID ".{letter}')
+    assert caught.value.details().endswith(f"{letter}...")
+
+
 def test_a_batch_may_be_larger_than_grpcs_own_limit(channel) -> None:
     request = tasks_v2.BatchCreateTasksRequest.pb()(parent=QUEUE)
     for _ in range(8):
