@@ -176,7 +176,7 @@ class TestWhatDoesNot:
             (eval, ("1",), {}),
             (bounds_app.note, (exec,), {}),
         ],
-        ids=repr,
+        ids=["function", "argument", "deep", "keyword", "partial", "eval", "exec"],
     )
     def test_names_that_are_not_allowed(self, protocol: int, call: Any) -> None:
         with pytest.raises(deferred.PermanentTaskFailure, match=VARIABLE):
