@@ -27,7 +27,6 @@ from appengine_compat import platform, settings
 from appengine_compat.handler import refusals
 from appengine_compat.handler.refusals import Refused
 from appengine_compat.local import tokens
-from appengine_compat.payload import signing
 
 VERDICT_KEY = "appengine_compat.verdict"
 ADDRESS_KEY = "appengine_compat.transport_address"
@@ -231,7 +230,12 @@ def _by_local_token(token: str, environ: Environ) -> Verdict:
 
 
 def _beside_signature(verdict: Verdict, environ: Environ) -> Verdict:
-    if signing.mode() != signing.OFF:
+    # Nearly everywhere nothing of it is set, and then nothing of it is loaded.
+    if (
+        settings.SIGNING_KEYS.is_set_for_process
+        or settings.SIGNATURES.is_set_for_process
+        or settings.BACKEND.is_set_for_process
+    ):
         from appengine_compat.handler import signed
 
         signed.check_beside(environ, verdict.who)
