@@ -53,6 +53,23 @@ def install() -> None:
         sys.meta_path.insert(0, _Finder(sdk))
 
 
+def refuse(package: str, name: str) -> None:
+    """Say where a module is that old code imports from here, and only Google's SDK has.
+
+    Raises:
+        ImportError: the SDK is not installed. (Where it is, Python finds the module itself.)
+    """
+    if is_installed():
+        return
+    other = " (or use google-cloud-ndb)" if name in ("db", "ndb") else ""
+    raise ImportError(
+        f"{package}.{name} is a module of Google's SDK, and not of appengine-compat: pip install "
+        f"appengine-python-standard{other}, and call appengine_compat.install() before anything "
+        "imports google.appengine.",
+        name=f"{package}.{name}",
+    )
+
+
 def is_installed() -> bool:
     """Whether ``install`` put our modules in front of the SDK's in this process."""
     return any(isinstance(finder, _Finder) for finder in sys.meta_path)

@@ -188,3 +188,27 @@ class TestWithoutTheSdk:
             [sys.executable, "-I", "-c", program], capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "from google.appengine.ext import ndb",
+        "from google.appengine.ext import db",
+        "from google.appengine.api import memcache",
+        "from google.appengine.api import users",
+    ],
+)
+def test_without_the_sdk_its_modules_are_said_to_be_missing(statement: str) -> None:
+    with pytest.raises(ImportError, match="pip install appengine-python-standard") as raised:
+        exec(statement)
+    assert raised.value.name is not None
+    assert raised.value.name.endswith(statement.rpartition(" ")[2])
+
+
+def test_other_names_are_attributes_that_are_missing() -> None:
+    import google.appengine.api
+    import google.appengine.ext
+
+    for package in (google.appengine.api, google.appengine.ext):
+        assert not hasattr(package, "no_such_module")

@@ -12,6 +12,15 @@ if TYPE_CHECKING:
 
 __all__ = ["wrap_wsgi_app"]
 
+_LEFT_TO_THE_SDK = frozenset(
+    {
+        "app_identity", "background_thread", "backends", "blobstore", "capabilities", "channel",
+        "datastore", "datastore_errors", "files", "images", "lib_config", "logservice", "mail",
+        "memcache", "modules", "oauth", "quota", "runtime", "search", "urlfetch",
+        "urlfetch_errors", "users", "validation",
+    }
+)  # fmt: skip
+
 
 def wrap_wsgi_app(
     app: WSGIApplication, use_legacy_context_mode: bool = True, use_deferred: bool = False
@@ -55,6 +64,16 @@ def wrap_wsgi_app(
     )
     serving.register_if_embedded(wrapped, service)
     return wrapped
+
+
+if not TYPE_CHECKING:  # type checkers should tell of names that are not there
+
+    def __getattr__(name: str) -> object:
+        if name in _LEFT_TO_THE_SDK:
+            from appengine_compat import installation
+
+            installation.refuse(__name__, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _deferred(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
