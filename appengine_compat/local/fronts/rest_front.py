@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
@@ -268,5 +268,4 @@ def _buffer(
             elif item is not None:
                 rest_json.read(body, item, "body", problems)
     problems.check()
-    buffer: Callable[..., Any] = task_methods.buffer_task
-    return buffer(api, call.queue, call.task_id, body.data, body.content_type)
+    return task_methods.buffer_task(api, call.queue, call.task_id, body.data, body.content_type)
