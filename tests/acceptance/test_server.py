@@ -341,7 +341,8 @@ class TestErrors:
             )  # fmt: skip
 
         assert done.returncode == 2
-        assert "cannot be served on" in done.stderr.splitlines()[-1]
+        assert done.stderr.count("\n") == 1, done.stderr
+        assert "cannot be served on" in done.stderr
 
 
 class TestDev:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable
 from concurrent import futures
@@ -81,7 +82,8 @@ def serve_grpc(
     server.add_generic_rpc_handlers((_Handlers(methods(service, location)),))
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
-        bound = server.add_insecure_port(address)
+        # The library says on stderr, in lines of its own, what it cannot bind.
+        bound = server.add_insecure_port(address) if _can_be_bound(host, port) else 0
     except RuntimeError:
         bound = 0
     if not bound:
@@ -92,6 +94,15 @@ def serve_grpc(
         )
     server.start()
     return GrpcServer(server, host, bound)
+
+
+def _can_be_bound(host: str, port: int) -> bool:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        with socket.create_server(found[0][4][:2], family=found[0][0]):
+            return True
+    except OSError:
+        return False
 
 
 class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]

@@ -209,8 +209,10 @@ def _bind(host: str, port: int) -> socket.socket:
         family, _, _, _, address = found[0]
         bound = socket.create_server(address[:2], family=family, backlog=_BACKLOG)
     except OSError as error:
+        # Python adds the address to what the system says.
+        why = (error.strerror or str(error)).partition(" (while")[0]
         raise ConfigError(
-            f"Cloud Tasks' REST cannot be served on {host}:{port}: {error.strerror or error}. "
+            f"Cloud Tasks' REST cannot be served on {host}:{port}: {why}. "
             "Choose another port, or end the program that listens there.",
             setting="--rest-port",
         ) from None
