@@ -206,7 +206,9 @@ class RqBackend:
             error.queue, error.task = queue, request.name
             raise
         except ApiError as error:
-            raise api_errors.backend_error(error, name, request) from error
+            raise api_errors.backend_error(
+                error, queue, request.name, payload_bytes=len(request.payload)
+            ) from error
         assert task.schedule_time is not None
         is_later = task.schedule_time > now
         fields = requests.job_fields(
@@ -223,11 +225,11 @@ class RqBackend:
 
 def _refusal(word: str, queue: str, task_id: str) -> BackendError:
     reason, state = {
-        "exists": (Reason.TASK_ALREADY_EXISTS, "is there already; a name is for one task"),
-        "tombstoned": (
-            Reason.TOMBSTONED_TASK,
-            "existed recently, and its name stays reserved for a while",
+        "exists": (
+            Reason.TASK_ALREADY_EXISTS,
+            api_errors.WORDS[Reason.TASK_ALREADY_EXISTS],
         ),
+        "tombstoned": (Reason.TOMBSTONED_TASK, api_errors.WORDS[Reason.TOMBSTONED_TASK]),
         "failed": (
             Reason.TOMBSTONED_TASK,
             "has failed for good and lies in RQ's failed registry: requeue or delete it there",

@@ -57,11 +57,14 @@ def test_without_a_body_none_is_announced(method: str) -> None:
         assert "content-length" not in target.arrived[0].headers
 
 
-def test_a_redirect_is_a_reply() -> None:
+def test_a_redirect_is_followed() -> None:
     with http_target.serving() as target:
-        target.answers, target.reply_headers = [302], {"Location": "/elsewhere"}
-        assert send(target.address).status == 302
-        assert len(target.arrived) == 1
+        target.answers, target.reply_headers = [307], {"Location": "/elsewhere"}
+        assert send(target.address).status == 200
+        assert [(each.path, each.body) for each in target.arrived] == [
+            ("/", b"x"),
+            ("/elsewhere", b"x"),
+        ]
 
 
 def drip(connection: socket.socket) -> None:
@@ -84,7 +87,13 @@ def test_what_never_ends_is_ended(serve: Callable[[socket.socket], None]) -> Non
 
 
 @pytest.mark.parametrize(
-    "answer", [b"", b"garbage\r\n\r\n", b"HTTP/1.1 abc\r\n\r\n", b"HTTP/1.1 200 OK\r\nX"]
+    "answer",
+    [
+        b"",
+        b"garbage\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\na",
+    ],
 )
 def test_what_is_no_reply_counts_as_none(answer: bytes) -> None:
     def serve(connection: socket.socket) -> None:
@@ -93,21 +102,8 @@ def test_what_is_no_reply_counts_as_none(answer: bytes) -> None:
 
     with hostile(serve) as url:
         reply = send(url)
-    if answer.endswith(b"X"):
-        assert reply.status == 200, "its status came, and that is what counts"
-    else:
-        assert reply.status == outcome.NO_REPLY
-        assert reply.error
-
-
-def test_a_body_that_is_cut_off_leaves_the_status() -> None:
-    def serve(connection: socket.socket) -> None:
-        connection.recv(1000)
-        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc")
-
-    with hostile(serve) as url:
-        reply = send(url)
-    assert reply.status == 200
+    assert reply.status == outcome.NO_REPLY
+    assert reply.error
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/", "http://no-such-host.invalid/"])
@@ -121,10 +117,9 @@ def test_a_malformed_address_is_told() -> None:
     assert "malformed" in send("http://localhost:port/").error
 
 
-def test_a_header_that_would_become_two_is_not_sent() -> None:
+def test_a_header_that_would_become_two_stays_one() -> None:
     with http_target.serving() as target:
-        reply = http_attempt.send(
+        http_attempt.send(
             "POST", target.address, [("X-A", "a\r\nX-B: b")], b"", deadline_seconds=20
         )
-        assert reply.status == outcome.NO_REPLY
-        assert target.arrived == []
+        assert all("x-b" not in request.headers for request in target.arrived)
