@@ -259,7 +259,7 @@ def _within(loaded: Any) -> Any:
 
 
 def _refuse_inner(obj: Any, name: Any) -> None:
-    if not isinstance(name, str) or name.startswith("__"):
+    if not isinstance(name, str) or name.startswith("__") or isinstance(obj, _InvokeMember):
         _refuse(f"the attribute {name!r:.100} of a {type(obj).__qualname__}")
 
 

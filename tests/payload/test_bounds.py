@@ -228,6 +228,12 @@ class TestWhatDoesNot:
         deferred.run(written((INVOKE, (NOTE, "__call__", 1), {})))
         assert bounds_app.CALLS == [((1,), {})]
 
+    def test_not_even_where_its_module_is_allowed(self, allowed: pytest.MonkeyPatch) -> None:
+        allowed.setenv(VARIABLE, f"{APP},google.appengine.ext.deferred")
+        real = Made(GETATTR, INVOKE, "real")
+        refused((NOTE, (Made(real, NOTE, "__getattribute__", "__globals__"),), {}))
+        refused((NOTE, (Name("google.appengine.ext.deferred.deferred", "pickle.loads"),), {}))
+
     @pytest.mark.parametrize("name", ["note", "Point", "SESSION"])
     def test_what_belongs_to_the_program_is_not_changed(
         self, allowed: pytest.MonkeyPatch, name: str
