@@ -93,6 +93,7 @@ class ApiError(CompatError):
         reason: a stable word that tells apart refusals of one code (see ``core.messages``), or "".
         help_links: pairs (description, url) that the real service attaches.
         metadata: pairs of the ErrorInfo that the real service attaches; empty for none.
+        stored_bytes: what a task that is too large would take as stored; else 0.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class ApiError(CompatError):
         reason: str = "",
         help_links: tuple[tuple[str, str], ...] = (),
         metadata: tuple[tuple[str, str], ...] = (),
+        stored_bytes: int = 0,
     ) -> None:
         super().__init__(f"{code}: {message}")
         self.code = code
@@ -110,6 +112,7 @@ class ApiError(CompatError):
         self.reason = reason
         self.help_links = help_links
         self.metadata = metadata
+        self.stored_bytes = stored_bytes
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.args, self.__dict__)

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from datetime import datetime, timezone
-
-from appengine_compat.backends.base import BackendError, Reason, TaskRequest
-from appengine_compat.core import headers, limits, messages, names
-from appengine_compat.core.model import HttpRequest, Task
+from appengine_compat.backends.base import BackendError, Reason
+from appengine_compat.core import limits, messages
 from appengine_compat.errors import ApiError
 
 REASONS = {
@@ -21,40 +17,33 @@ REASONS = {
     messages.INVALID_DISPATCH_DEADLINE: Reason.INVALID_DISPATCH_DEADLINE,
     messages.INVALID_URL: Reason.INVALID_URL,
 }
+WORDS = {
+    Reason.TASK_ALREADY_EXISTS: "is there already; a name is for one task",
+    Reason.TOMBSTONED_TASK: "existed recently, and its name stays reserved for a while",
+    Reason.UNKNOWN_TASK: "is not there",
+}
 
 
-def backend_error(error: ApiError, queue: names.QueueName, request: TaskRequest) -> BackendError:
+def backend_error(
+    error: ApiError, queue: str, task: str = "", *, payload_bytes: int = 0
+) -> BackendError:
     """Return the error for a task that the rules refuse.
 
     Args:
         error: the rules' own.
-        queue: where the task was to go.
-        request: the task.
+        queue: the id of the task's queue.
+        task: the task's id; "" where the caller gave it none.
+        payload_bytes: how long its payload is.
     """
-    task = request.name
-    which = f"Task {task!r} of queue {queue.queue!r}" if task else f"A task for {queue.queue!r}"
+    which = f"Task {task!r} of queue {queue!r}" if task else f"A task for queue {queue!r}"
     reason = REASONS.get(error.reason, Reason.INVALID_REQUEST)
-    detail = f": {error.message}"
     if reason is Reason.TASK_TOO_LARGE:
-        size = limits.stored_size(_as_stored(queue, request))
-        detail = (
-            f" takes {size:,} bytes as stored (its payload alone {len(request.payload):,}), "
-            f"and the limit is {limits.MAX_STORED_TASK_BYTES:,}. Store the payload elsewhere "
-            "and pass a reference to it."
+        state = (
+            f"takes {error.stored_bytes:,} bytes as stored (its payload alone "
+            f"{payload_bytes:,}), and the limit is {limits.MAX_STORED_TASK_BYTES:,}. Store the "
+            "payload elsewhere and pass a reference to it"
         )
-    return BackendError(reason, which + detail, queue=queue.queue, task=task)
-
-
-def _as_stored(queue: names.QueueName, request: TaskRequest) -> Task:
-    now = datetime.now(timezone.utc)
-    stored = HttpRequest(
-        url=request.relative_url,
-        method=request.method,
-        headers=headers.stored_http_headers(headers.carry(request.headers)),
-        body=request.payload,
-    )
-    return replace(
-        Task(name=queue.task(request.name or "0" * 19), request=stored),
-        schedule_time=request.schedule_time or now,
-        create_time=now.replace(microsecond=0),
-    )
+    else:
+        state = WORDS.get(reason, "")
+    text = f"{which} {state}" if state else f"{which}: {error.message.rstrip('.')}"
+    return BackendError(reason, f"{text}.", queue=queue, task=task)

@@ -7,29 +7,20 @@ does) dispatches as well. What is kept per process is made again after a fork.
 from __future__ import annotations
 
 import atexit
-import difflib
 import logging
 import os
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from appengine_compat import settings
-from appengine_compat.backends import holding, targets
+from appengine_compat.backends import api_errors, holding, known_queues, targets
 from appengine_compat.backends.base import BackendError, Outcome, Reason, TaskRequest
 from appengine_compat.backends.embedded_gate import Gate
-from appengine_compat.core import headers, limits, messages, names
-from appengine_compat.core.model import (
-    AppEngineRequest,
-    Queue,
-    QueueStats,
-    RateLimits,
-    Task,
-)
+from appengine_compat.core import headers, messages, names
+from appengine_compat.core.model import AppEngineRequest, Queue, QueueStats, Task
 from appengine_compat.errors import ApiError, StoreError
 
 if TYPE_CHECKING:
@@ -40,12 +31,8 @@ if TYPE_CHECKING:
     from appengine_compat.local.tombstones import Windows
     from appengine_compat.local.wsgi_transport import WsgiTransport
 
-LOCAL = "local"
-"""Project and location in the names of queues, where none is set."""
-DEFAULT_QUEUE = "default"
 IN_MEMORY = ""
 """In place of a path: a database that ends with this process. Only code can choose it."""
-QUEUE_YAML = "queue.yaml"
 
 _logger = logging.getLogger(__name__)
 
@@ -113,11 +100,11 @@ class EmbeddedBackend:
         try:
             results = service.create_tasks(str(name), tasks)
         except (ApiError, StoreError) as error:
-            raise self._error(error, queue, "") from error
+            raise self._error(error, queue) from error
         for place, result in zip(places, results, strict=True):
             if isinstance(result, ApiError):
                 request = requests[place]
-                refused = self._error(result, queue, request.name, request)
+                refused = self._error(result, queue, request.name, request.payload)
                 refused.__cause__ = result
                 outcomes[place] = Outcome(request.name, refused)
             else:
@@ -139,7 +126,7 @@ class EmbeddedBackend:
         try:
             refusals = service.delete_tasks(str(name), [name.task(each) for each in task_ids])
         except (ApiError, StoreError) as error:
-            raise self._error(error, queue, "") from error
+            raise self._error(error, queue) from error
         return [
             Outcome(task_id, None if refusal is None else self._error(refusal, queue, task_id))
             for task_id, refusal in zip(task_ids, refusals, strict=True)
@@ -156,7 +143,7 @@ class EmbeddedBackend:
         try:
             service.purge_queue(str(self.queue_name(queue)))
         except (ApiError, StoreError) as error:
-            raise self._error(error, queue, "") from error
+            raise self._error(error, queue) from error
 
     def queue_stats(
         self, queues: Sequence[str], *, timeout_seconds: float | None = None
@@ -173,7 +160,7 @@ class EmbeddedBackend:
             try:
                 stats.append(service.queue_stats(str(self.queue_name(queue))))
             except (ApiError, StoreError) as error:
-                raise self._error(error, queue, "") from error
+                raise self._error(error, queue) from error
         return stats
 
     # --- dispatching -----------------------------------------------------------------------------
@@ -320,9 +307,7 @@ class EmbeddedBackend:
 
     def queue_name(self, queue: str) -> names.QueueName:
         """Return the resource name of the queue of this id."""
-        return names.QueueName(
-            settings.PROJECT.get() or LOCAL, settings.LOCATION.get() or LOCAL, queue
-        )
+        return known_queues.queue_name(queue)
 
     def _open(self) -> None:
         from appengine_compat.local.service import LocalService
@@ -345,85 +330,24 @@ class EmbeddedBackend:
         self._service, self._transport = service, transport
 
     def _known_queues(self) -> list[Queue]:
-        parent = self.queue_name(DEFAULT_QUEUE).parent
-        if self._queues is not None:
-            queues = list(self._queues)
-        else:
-            path = queue_yaml_path()
-            queues = []
-            if path is not None:
-                from appengine_compat.queues import queue_yaml
-
-                queues = queue_yaml.load(path, parent)
-        default = str(self.queue_name(DEFAULT_QUEUE))
-        if all(queue.name != default for queue in queues):
-            queues.append(Queue(name=default, rate_limits=RateLimits()))
-        return queues
+        if self._queues is None:
+            return list(known_queues.load().values())
+        given = {names.short_id(queue.name): queue for queue in self._queues}
+        return list(known_queues.with_default(given).values())
 
     def _ready(self, queue: str) -> LocalService:
-        if not names.QUEUE_ID.match(queue):
-            raise BackendError(
-                Reason.INVALID_QUEUE_NAME,
-                f"{queue!r} is no name for a queue: it has 1 to 100 letters, digits and hyphens.",
-                queue=queue,
-            )
+        known_queues.refuse_shapeless(queue)
         return self.service()
 
     def _error(
-        self,
-        error: ApiError | StoreError,
-        queue: str,
-        task: str,
-        request: TaskRequest | None = None,
+        self, error: ApiError | StoreError, queue: str, task: str = "", payload: bytes = b""
     ) -> BackendError:
         if isinstance(error, StoreError):
             return BackendError(Reason.TRANSIENT, f"Queue {queue!r}: {error}", queue=queue)
         if error.reason == messages.UNKNOWN_QUEUE:
-            return BackendError(Reason.UNKNOWN_QUEUE, self._unknown_queue(queue), queue=queue)
-        which = f"Task {task!r} of queue {queue!r}" if task else f"A task for queue {queue!r}"
-        if error.reason == messages.TASK_TOO_LARGE and request is not None:
-            size = limits.stored_size(_weighed(_task(self.queue_name(queue), request, self._apps)))
-            detail = (
-                f"takes {size:,} bytes as stored (its payload alone {len(request.payload):,}), "
-                f"and the limit is {limits.MAX_STORED_TASK_BYTES:,}. Store the payload elsewhere "
-                "and pass a reference to it"
-            )
-            return BackendError(Reason.TASK_TOO_LARGE, f"{which} {detail}.", queue=queue, task=task)
-        reason = _REASONS.get(error.reason, Reason.INVALID_REQUEST)
-        words = _WORDS.get(reason) or f": {error.message}"
-        return BackendError(reason, f"{which}{words.rstrip('.')}.", queue=queue, task=task)
-
-    def _unknown_queue(self, queue: str) -> str:
-        page = self.service().list_queues(self.queue_name(queue).parent)
-        known = [names.short_id(each.name) for each in page.items]
-        close = difflib.get_close_matches(queue, known, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"there are: {', '.join(known)}."
-        path = queue_yaml_path()
-        advice = (
-            f"Add it to {path}, and start again."
-            if path is not None
-            else f"Add it to a {QUEUE_YAML} in {Path.cwd()} (or set "
-            f"{settings.QUEUE_YAML.variable}), and start again."
-        )
-        return f"There is no queue {queue!r}; {hint} {advice}"
-
-
-_REASONS = {
-    messages.TASK_ALREADY_EXISTS: Reason.TASK_ALREADY_EXISTS,
-    messages.TOMBSTONED_TASK: Reason.TOMBSTONED_TASK,
-    messages.UNKNOWN_TASK: Reason.UNKNOWN_TASK,
-    messages.TASK_TOO_LARGE: Reason.TASK_TOO_LARGE,
-    messages.INVALID_TASK_NAME: Reason.INVALID_TASK_NAME,
-    messages.INVALID_QUEUE_NAME: Reason.INVALID_QUEUE_NAME,
-    messages.INVALID_ETA: Reason.INVALID_ETA,
-    messages.INVALID_DISPATCH_DEADLINE: Reason.INVALID_DISPATCH_DEADLINE,
-    messages.INVALID_URL: Reason.INVALID_URL,
-}
-_WORDS = {
-    Reason.TASK_ALREADY_EXISTS: " is there already; a name is for one task",
-    Reason.TOMBSTONED_TASK: " existed recently, and its name stays reserved for a while",
-    Reason.UNKNOWN_TASK: " is not there",
-}
+            page = self.service().list_queues(self.queue_name(queue).parent)
+            return known_queues.unknown(queue, [names.short_id(each.name) for each in page.items])
+        return api_errors.backend_error(error, queue, task, payload_bytes=len(payload))
 
 
 def _task(queue: names.QueueName, request: TaskRequest, apps: Collection[str]) -> Task:
@@ -444,28 +368,6 @@ def _task(queue: names.QueueName, request: TaskRequest, apps: Collection[str]) -
         dispatch_deadline_seconds=request.dispatch_deadline_seconds,
         retry_config=request.retry,
     )
-
-
-def _weighed(task: Task) -> Task:
-    """Return a task that is too large as it would have been stored."""
-    assert isinstance(task.request, AppEngineRequest)
-    now = datetime.now(timezone.utc)
-    stored = headers.stored_app_engine_headers(task.request.headers, task.request.body)
-    return replace(
-        task,
-        request=replace(task.request, headers=stored),
-        schedule_time=task.schedule_time or now,
-        create_time=now.replace(microsecond=0),
-    )
-
-
-def queue_yaml_path() -> str | None:
-    """Return the queue.yaml that holds here: the setting's, else the working directory's, if
-    there is one."""
-    path = settings.QUEUE_YAML.get()
-    if path is not None:
-        return path
-    return QUEUE_YAML if Path(QUEUE_YAML).is_file() else None
 
 
 # --- the one of this process ---------------------------------------------------------------------

@@ -164,11 +164,11 @@ def _print_addresses(served: Sequence[_Served], host: str) -> None:
 
 def _print_queues(backend: EmbeddedBackend) -> None:
     service = backend.service()
-    queues = service.list_queues(backend.queue_name(embedded.DEFAULT_QUEUE).parent).items
+    queues = service.list_queues(backend.queue_name(known_queues.DEFAULT_QUEUE).parent).items
     waiting = sum(service.queue_stats(queue.name).tasks_count for queue in queues)
     console.say(
         f"Tasks are kept in {server_options.shown_database()}, {waiting} waiting. Queues of "
-        f"{embedded.queue_yaml_path() or 'Cloud Tasks, by default'}:"
+        f"{known_queues.queue_yaml_path() or 'Cloud Tasks, by default'}:"
     )
     width = max(len(short_id(queue.name)) for queue in queues)
     for queue in queues:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import appengine_compat
 from appengine_compat import installation, platform, settings
-from appengine_compat.backends import choice, embedded, targets
+from appengine_compat.backends import choice, known_queues, targets
 from appengine_compat.backends.base import BackendError
 from appengine_compat.cli.findings import Finding, failed, ok, skipped, warning
 from appengine_compat.errors import ConfigError
@@ -218,4 +218,4 @@ def database() -> Iterator[Finding]:
 
 def queue_file() -> str | None:
     """Return the queue.yaml that holds here, or None."""
-    return embedded.queue_yaml_path()
+    return known_queues.queue_yaml_path()

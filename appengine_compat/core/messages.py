@@ -164,9 +164,14 @@ def pull_task_refused() -> ApiError:
     )
 
 
-def task_too_large() -> ApiError:
+def task_too_large(stored_bytes: int) -> ApiError:
     """The stored task would pass ``limits.MAX_STORED_TASK_BYTES``."""
-    return _invalid("Task size too large", TASK_TOO_LARGE)
+    return ApiError(
+        "INVALID_ARGUMENT",
+        "Task size too large",
+        reason=TASK_TOO_LARGE,
+        stored_bytes=stored_bytes,
+    )
 
 
 def request_missing() -> ApiError:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
+import re
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -20,6 +23,7 @@ from appengine_compat.backends.base import BackendError, Reason, TaskRequest
 from appengine_compat.backends.embedded import EmbeddedBackend
 from appengine_compat.core.model import Queue
 from appengine_compat.local.delivery import Outcome
+from appengine_compat.local.store import Store
 
 PATIENCE_SECONDS = 20.0
 WORK = TaskRequest(relative_url="/work", payload=b"payload")
@@ -249,9 +253,15 @@ def test_a_task_that_is_too_large_is_told_with_its_size_and_the_limit(backend):
     assert backend.queue_stats(["default"])[0].tasks_count == 0
 
 
-def test_a_task_just_within_the_limit_is_taken(backend):
-    request = TaskRequest(relative_url="/x", payload=bytes(1_048_000))
-    assert backend.create_tasks("default", [request])[0].error is None
+def test_a_task_just_within_the_limit_is_taken_and_one_byte_more_told_exactly(backend):
+    def create(payload_bytes):
+        request = TaskRequest(relative_url="/x", payload=bytes(payload_bytes))
+        return backend.create_tasks("default", [request])[0].error
+
+    around = create(1_048_569).args[0]
+    over = int(re.search(r"takes ([\d,]+) bytes", around)[1].replace(",", "")) - 1_048_569
+    assert create(1_048_569 - over) is None
+    assert "takes 1,048,570 bytes as stored" in create(1_048_570 - over).args[0]
 
 
 def test_a_full_disk_reaches_whoever_defers(backend):
@@ -301,6 +311,22 @@ def test_a_disk_that_takes_no_more_bytes_is_told_and_loses_nothing(tmp_path):
     backend = EmbeddedBackend(path)
     assert backend.queue_stats(["default"])[0].tasks_count == accepted + 2
     backend.close()
+
+
+def test_a_database_that_takes_no_queues_is_told_and_closed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "tasks.db"
+    Store(path).close()
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        other.execute(
+            "CREATE TRIGGER no_room BEFORE INSERT ON queues "
+            "BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END"
+        )
+    # While the error is held, so is the frame that opened the file: only closing ends its log.
+    with pytest.raises(BackendError, match="free space on its disk") as caught:
+        EmbeddedBackend(str(path)).create_tasks("default", [WORK])
+    assert not Path(f"{path}-wal").exists()
+    assert caught.value.reason is Reason.TRANSIENT
 
 
 def test_a_corrupt_file_is_kept_aside_and_tasks_find_a_place(backend, tmp_path, caplog):

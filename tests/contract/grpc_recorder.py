@@ -213,7 +213,7 @@ class Recorder:
         if task.schedule_time.ToDatetime(timezone.utc) > now + timedelta(hours=720):
             raise messages.schedule_too_far(task.schedule_time.ToDatetime(timezone.utc))
         if task.ByteSize() > limits.MAX_STORED_TASK_BYTES:
-            raise messages.task_too_large()
+            raise messages.task_too_large(task.ByteSize())
         self.tasks[task.name] = task
         return task
 
