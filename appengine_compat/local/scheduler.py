@@ -347,7 +347,9 @@ class Scheduler:
             )
             for each in ended
         ]
-        looks, self._must_look = self._must_look, False
+        with self._condition:
+            # A look that is asked for between reading and clearing would be forgotten.
+            looks, self._must_look = self._must_look, False
         if finishes and self._syncs_at == math.inf:
             self._syncs_at = now_seconds + SYNC_SECONDS
         try:

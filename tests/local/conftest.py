@@ -99,8 +99,10 @@ class Local:
 
 
 @pytest.fixture(params=["file", "memory"])
-def store(request, tmp_path) -> Store:
-    return Store(tmp_path / "tasks.db" if request.param == "file" else None)
+def store(request, tmp_path) -> Iterator[Store]:
+    store = Store(tmp_path / "tasks.db" if request.param == "file" else None)
+    yield store
+    store.close()
 
 
 @pytest.fixture
