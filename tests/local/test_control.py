@@ -13,9 +13,10 @@ from appengine_compat.core.model import AppEngineRequest, Queue, Task
 from appengine_compat.core.validation import canonical_queue
 from appengine_compat.errors import ConfigError
 from appengine_compat.local.clock import ManualClock, SystemClock
-from appengine_compat.local.control import Control
+from appengine_compat.local.control import Control, health
 from appengine_compat.local.delivery import Reply
 from appengine_compat.local.doors import ANY_PORT, Ports, open_doors
+from appengine_compat.local.http_messages import Request
 from appengine_compat.local.service import LocalService
 from appengine_compat.local.store import Store
 
@@ -264,13 +265,15 @@ class TestAsking:
         assert server.ask("GET", "/healthz") == (200, b"ok\n")
         assert server.ask("GET", "/healthz", url=page) == (200, b"ok\n")
 
-    def test_health_is_bad_once_the_database_is_closed(self, server):
-        server.service.store.close()
 
-        status, body = server.ask("GET", "/healthz")
+def test_health_is_bad_once_the_database_is_closed():
+    service = LocalService(Store(None))
+    service.close()
 
-        assert status == 503
-        assert b"closed" in body
+    answer = health(service)(Request({"REQUEST_METHOD": "GET"}))
+
+    assert answer.status == 503
+    assert b"closed" in b"".join(answer.body)
 
 
 def test_a_port_in_use_opens_no_door():
