@@ -320,7 +320,11 @@ class EmbeddedBackend:
             store = Store(self.path or None)
             windows = self._windows or Windows(automatic_task_seconds=0)
             service = LocalService(store, windows=windows)
-            service.put_queues(queues)
+            try:
+                service.put_queues(queues)
+            except BaseException:
+                service.close(0)
+                raise
         except StoreError as error:
             raise BackendError(Reason.TRANSIENT, str(error)) from error
         transport = WsgiTransport(self.keep)
