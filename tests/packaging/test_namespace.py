@@ -17,6 +17,8 @@ pytestmark = [
 
 SERVED = [
     "google.appengine.api",
+    "google.appengine.api.labs",
+    "google.appengine.api.labs.taskqueue",
     "google.appengine.api.taskqueue",
     "google.appengine.api.taskqueue.taskqueue",
     "google.appengine.api.taskqueue.taskqueue_stub",
@@ -39,7 +41,7 @@ LEFT_TO_THE_SDK = [
 ]
 
 # What the SDK has no module for cannot be its.
-IN_THE_SDK = [name for name in SERVED if not name.endswith(".handler")]
+IN_THE_SDK = [name for name in SERVED if not name.endswith(".handler") and "labs" not in name]
 
 INSTALL = "import appengine_compat; appengine_compat.install()\n"
 
