@@ -241,6 +241,40 @@ def test_this_packages_own_backend_is_led_here_by_the_variables(local, client, m
     assert target.paths == ["/legacy"]
 
 
+RAN = []
+
+
+def remember(value):
+    RAN.append(value)
+
+
+def test_a_deferred_call_goes_there_and_comes_back_through_the_door(local, monkeypatch):
+    from google.appengine.api import wrap_wsgi_app
+    from google.appengine.ext import deferred
+
+    from appengine_compat.local.fronts.rest_server import serve_app
+
+    def page(environ, start_response):
+        start_response("404 Not Found", [])
+        return [b""]
+
+    served = serve_app(wrap_wsgi_app(page, use_deferred=True), "127.0.0.1", 0)
+    for name, value in local.variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("APPENGINE_COMPAT_TARGETS", f"http://localhost:{served.port}")
+    monkeypatch.setenv("APPENGINE_COMPAT_SERVICE_ACCOUNT", "tasks@example.test")
+
+    deferred.defer(remember, "by token")
+    local.wait_idle()
+    monkeypatch.setenv("APPENGINE_COMPAT_SERVICE_ACCOUNT", "another@example.test")
+    monkeypatch.setenv("APPENGINE_COMPAT_OIDC_ISSUER", "http://localhost:1")
+    deferred.defer(remember, "by a token of nobody")
+    local.wait_idle()
+    served.stop()
+
+    assert RAN == ["by token"]
+
+
 def test_identity_tokens_are_vouched_for_at_the_rest_address(local, client, target):
     account = {"service_account_email": "tasks@example.test", "audience": "me"}
     client.create_task(
