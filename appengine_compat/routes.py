@@ -13,7 +13,7 @@ from contextvars import copy_context
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from appengine_compat.handler import view
+from appengine_compat.handler import running, view
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -127,7 +127,7 @@ def _run(environ: WSGIEnvironment) -> _Answer:
     namespace = environ.get("HTTP_X_APPENGINE_CURRENT_NAMESPACE")
     if namespace is not None:
         namespace_manager.set_namespace(namespace)
-    text, status, headers = deferred.application.post(environ)
+    text, status, headers = running.around(environ, deferred.application.post)
     return text, int(status), list(headers)
 
 

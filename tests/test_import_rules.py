@@ -25,7 +25,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("local", "payload", "queues"),
     ("handler", "backends"),
     ("legacy",),
-    ("cli", "testing", "routes"),
+    ("routes", "logging"),
+    ("cli", "testing", "asgi"),
     # What stands outside the order: the package's lazy names and the signpost.
     ("__init__", "_google"),
 )
@@ -49,6 +50,10 @@ HOMES: dict[str, tuple[str, ...]] = {
     "yaml": ("queues/",),
     "pickle": ("payload/", "legacy/ext/deferred/"),
     "django": ("routes.py",),
+    "opentelemetry": ("core/telemetry.py",),
+    "starlette": (),
+    "fastapi": (),
+    "uvicorn": (),
     "flask": (),
     "waitress": ("cli/", "local/fronts/"),
 }

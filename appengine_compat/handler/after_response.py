@@ -13,6 +13,7 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, TypeVar
 
 from appengine_compat import platform
+from appengine_compat.core import trace
 from appengine_compat.handler.bodies import answered
 from appengine_compat.handler.request import CURRENT, Request, run_logged
 
@@ -63,6 +64,7 @@ def after_response_middleware(app: WSGIApplication) -> WSGIApplication:
             return app(environ, start_response)
         context, request = copy_context(), Request()
         context.run(CURRENT.set, request)
+        context.run(trace.enter, environ)
         try:
             body = context.run(app, environ, start_response)
         except BaseException:

@@ -23,6 +23,7 @@ from urllib.parse import quote
 
 from appengine_compat.core import headers, in_process
 from appengine_compat.errors import PayloadError
+from appengine_compat.handler import running
 from appengine_compat.payload import description
 
 RECORD_KEY = "appengine_compat_kept_task"
@@ -274,6 +275,7 @@ def keep(environ: Mapping[str, Any], error: BaseException) -> KeptTask:
         The task as kept.
     """
     task = _task_of(environ, error)
+    running.note_kept(environ)
     if not _is_in_database(environ, task):
         _log.error("%s", to_log_line(task))
     for callback in tuple(_callbacks):

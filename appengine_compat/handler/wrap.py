@@ -12,11 +12,12 @@ import logging
 import zlib
 from collections.abc import Callable, Iterable
 from contextvars import copy_context
+from functools import partial
 from typing import TYPE_CHECKING
 
 from appengine_compat import platform, settings
-from appengine_compat.core import in_process
-from appengine_compat.handler import door, view
+from appengine_compat.core import in_process, trace
+from appengine_compat.handler import door, running, view
 from appengine_compat.handler.bodies import answered
 from appengine_compat.handler.request import CURRENT, Request
 
@@ -94,6 +95,12 @@ class WrappedApp:
         if self._enter is not None:
             self._enter()
         has_headers = view.prepare(environ)
+        trace.enter(environ)
+        if has_headers:
+            task = running.begin(environ)
+            if task is not None:
+                start_response = running.noting(task, start_response)
+                request.add(partial(running.end, task))
         _take_connection(environ, has_headers)
         if self._is_legacy:
             _drop_prefix(environ, has_headers)
@@ -114,6 +121,7 @@ class WrappedApp:
 
 
 def _log_error(environ: WSGIEnvironment, error: Exception) -> None:
+    running.note_error(environ, error)
     attempt = in_process.attempt_of(environ)
     if attempt is not None:
         attempt.mark_logged(error)

@@ -21,6 +21,7 @@ from google.appengine.runtime import context
 
 from appengine_compat.backends import choice
 from appengine_compat.backends.base import Backend, BackendError, Outcome, Reason, TaskRequest
+from appengine_compat.core import telemetry, trace
 from appengine_compat.core.model import RetryOverrides
 from appengine_compat.errors import CompatError
 
@@ -31,6 +32,7 @@ _TRANSPORT = frozenset({Reason.TRANSIENT, Reason.INTERNAL, Reason.PERMISSION_DEN
 """Refusals of the call; all others are verdicts on its tasks."""
 
 _ABSENT = frozenset({Reason.UNKNOWN_TASK, Reason.TOMBSTONED_TASK})
+_MOST_TRACED_BYTES = 900_000
 _NOT_PLAIN = re.compile(r"[^\x21-\x7e]+")
 _TESTBED_MODULE = "google.appengine.ext.testbed"
 _TESTBED = "Development/1.0 (testbed)"
@@ -163,7 +165,12 @@ def adding_requests(queue_name: str, requests: list[TaskRequest], backend: Backe
         if not requests:
             return []
         try:
-            return backend.create_tasks(queue_name, requests, timeout_seconds=timeout_seconds)
+            if is_stub or not _is_traced():
+                return backend.create_tasks(queue_name, requests, timeout_seconds=timeout_seconds)
+            with telemetry.enqueuing(queue_name, len(requests)) as span:
+                place = span or trace.CURRENT.get()
+                traced = [_with_trace(request, place) for request in requests]
+                return backend.create_tasks(queue_name, traced, timeout_seconds=timeout_seconds)
         except BackendError as error:
             if error.reason in _TRANSPORT:
                 action = f"add {described(requests)} to queue {queue_name!r}"
@@ -194,6 +201,22 @@ def _with_plain_url(request: TaskRequest) -> TaskRequest:
     url = request.relative_url
     plain = _NOT_PLAIN.sub(lambda found: urllib.parse.quote(found[0]), url)
     return request if plain == url else replace(request, relative_url=plain)
+
+
+def _is_traced() -> bool:
+    return trace.CURRENT.get() is not None or telemetry.is_set_up()
+
+
+def _with_trace(request: TaskRequest, place: trace.Trace | None) -> TaskRequest:
+    # Beside the caller's headers, not among them: Task.headers is what old code looks at. Nor
+    # may a task be refused because a trace has made it too large.
+    if (
+        place is None
+        or len(request.payload) > _MOST_TRACED_BYTES
+        or trace.has_own(name for name, _ in request.headers)
+    ):
+        return request
+    return replace(request, headers=(*request.headers, *trace.headers(place)))
 
 
 def described(requests: Sequence[TaskRequest]) -> str:

@@ -11,6 +11,7 @@ import http
 import logging
 import os  # noqa: F401 - old code reaches it through this module
 import pickle
+import sys
 import types
 from collections.abc import Coroutine
 
@@ -343,6 +344,14 @@ class Handler:
         refused = _refusal(environ)
         if refused is not None:
             return refused
+        # Nobody looks at tasks that run before this module was loaded by who does.
+        running = sys.modules.get("appengine_compat.handler.running")
+        if running is not None and running.KEY not in environ and running.is_watched():
+            answer = running.around(environ, self._answer)
+            return answer  # type: ignore[no-any-return]
+        return self._answer(environ)
+
+    def _answer(self, environ: WSGIEnvironment) -> _Answer:
         try:
             answer = self.run_from_request(environ)
         except SingularTaskFailure:
