@@ -80,19 +80,19 @@ def check(environ: Environ) -> str:
         Refused: with the check that failed.
         ConfigError: a setting's value is not allowed.
     """
-    keys = settings.SIGNING_KEYS.get()
-    if not keys:
+    policy = signing.policy()
+    if not policy.keys:
         raise Refused(refusals.SIGNATURE_NO_KEYS)
     try:
         signed = signing.verify(
             environ[KEY],
-            keys,
+            policy.keys,
             method=environ.get("REQUEST_METHOD", ""),
             path=_path(environ).encode("latin-1", "replace"),
             query=environ.get("QUERY_STRING", ""),
             queue=_task_header(environ, "QUEUENAME"),
             task_name=_task_header(environ, "TASKNAME"),
-            max_age_seconds=settings.SIGNATURE_MAX_AGE.get(),
+            max_age_seconds=policy.max_age_seconds,
             now=time.time(),
         )
     except SignatureError as error:

@@ -88,12 +88,39 @@ def mode() -> str:
         or settings.BACKEND.is_set_for_process
     ):
         return OFF
-    chosen = settings.SIGNATURES.get()
-    if chosen is not None:
-        return chosen
-    if settings.BACKEND.get() == "rq":
-        return REQUIRE
-    return ACCEPT_UNSIGNED if settings.SIGNING_KEYS.get() else OFF
+    return policy().mode
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the settings say of signatures."""
+
+    mode: str
+    keys: tuple[tuple[str, str], ...]
+    max_age_seconds: float
+
+
+_policy: tuple[tuple[object, ...], Policy] | None = None
+
+
+def policy() -> Policy:
+    """Return what the settings say now; read once for as long as none of them changes.
+
+    Raises:
+        ConfigError: a setting's value is not allowed.
+    """
+    global _policy
+    fingerprint = settings.fingerprint()
+    known = _policy
+    if known is None or known[0] != fingerprint:
+        keys = settings.SIGNING_KEYS.get()
+        chosen = settings.SIGNATURES.get()
+        if chosen is None:
+            otherwise = ACCEPT_UNSIGNED if keys else OFF
+            chosen = REQUIRE if settings.BACKEND.get() == "rq" else otherwise
+        known = (fingerprint, Policy(chosen, keys, settings.SIGNATURE_MAX_AGE.get()))
+        _policy = known
+    return known[1]
 
 
 def header_for(
@@ -119,7 +146,7 @@ def header_for(
     holds = mode()
     if holds == OFF:
         return {}
-    keys = settings.SIGNING_KEYS.get()
+    keys = policy().keys
     if not keys:
         if holds == REQUIRE:
             raise missing_keys()
