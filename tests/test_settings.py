@@ -215,7 +215,7 @@ def test_variables_of_others_are_none_of_our_business() -> None:
 
 
 def test_configure_refuses_unknown_names() -> None:
-    with pytest.raises(ConfigError, match=r"no setting 'thread'; did you mean threads\?"):
+    with pytest.raises(ConfigError, match=r"no setting 'thread' .did you mean threads\?"):
         settings.configure(thread=4)
 
 
