@@ -109,7 +109,7 @@ def _open_doors(backend: EmbeddedBackend, options: argparse.Namespace) -> Doors:
         list(known_queues.load().values()),
         server_options.queues(options, parent),
     )
-    identity = Identity(service.store, "")
+    identity = Identity(service.store, options.oidc_issuer)
     ports, left_shut = server_options.ports_in_reach(options)
     doors = open_doors(
         control,

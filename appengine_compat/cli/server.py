@@ -24,6 +24,8 @@ from appengine_compat.local.tombstones import Windows
 
 THREADS = 32
 """How many attempts are made at once, where ``APPENGINE_COMPAT_THREADS`` does not say."""
+MOST_SLOW = 1000
+"""How many more attempts may wait for targets that are slow, so that these hold up no other."""
 CLOSING_SECONDS = 5.0
 """How long attempts that run are waited for at the end."""
 
@@ -71,7 +73,7 @@ def _run(options: argparse.Namespace) -> int:
     windows = server_options.windows(options, Windows())
     service = LocalService(Store(settings.DB.get() or None), clock=clock, windows=windows)
     try:
-        identity = Identity(service.store, "")
+        identity = Identity(service.store, options.oidc_issuer)
         control = server_options.control(service, clock, of_file, named)
         doors = open_doors(
             control,
@@ -91,7 +93,7 @@ def _run(options: argparse.Namespace) -> int:
         try:
             if not options.quiet:
                 service.observers.append(console.Watch().attempted)
-            service.start(transport, threads=_threads())
+            service.start(transport, threads=_threads(), most_slow=MOST_SLOW)
             console.say(
                 f"Ready: {server_options.addresses(doors) or 'no door is open'}. Ctrl-C ends it."
             )
@@ -101,6 +103,7 @@ def _run(options: argparse.Namespace) -> int:
         console.say("Ending.")
         doors.stop()
         in_flight = service.close(CLOSING_SECONDS)
+        transport.close()
     console.say_in_flight(in_flight)
     return 0
 
@@ -138,6 +141,7 @@ def _print_environment(options: argparse.Namespace, parent: str) -> None:
         f"{host}:{ports.grpc}" if ports.grpc else "",
         f"http://{host}:{ports.rest}" if ports.rest else "",
         parent,
+        options.oidc_issuer,
     )
     for line in server_options.exports(variables):
         console.say(line)

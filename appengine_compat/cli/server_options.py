@@ -11,6 +11,7 @@ import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from appengine_compat import settings
 from appengine_compat.backends import embedded, known_queues
@@ -101,6 +102,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--app-engine-target",
         metavar="URL",
         help="address for the App Engine tasks whose service has none of its own",
+    )
+    parser.add_argument(
+        "--oidc-issuer",
+        type=_address,
+        metavar="URL",
+        help="who identity tokens say has issued them: where handlers reach the REST port, or "
+        "Google's https://accounts.google.com (default: the REST port's address)",
     )
     parser.add_argument(
         "--task-name-window",
@@ -265,13 +273,16 @@ def addresses(doors: Doors) -> str:
     return ", ".join(filter(None, shown))
 
 
-def environment(grpc_address: str, rest_url: str, own_parent: str) -> dict[str, str]:
+def environment(
+    grpc_address: str, rest_url: str, own_parent: str, issuer: str | None = None
+) -> dict[str, str]:
     """Return the variables that point clients at a server.
 
     Args:
         grpc_address: ``host:port``, or "".
         rest_url: the address of the REST door, or "".
         own_parent: ``projects/P/locations/L``.
+        issuer: who the server's identity tokens name; None for ``rest_url``.
     """
     place = names.LOCATION_NAME.match(own_parent)
     assert place is not None
@@ -282,7 +293,7 @@ def environment(grpc_address: str, rest_url: str, own_parent: str) -> dict[str, 
     variables["APPENGINE_COMPAT_LOCATION"] = place["location"]
     if rest_url:
         # Handlers then believe the identity tokens that this server gives to tasks.
-        variables["APPENGINE_COMPAT_OIDC_ISSUER"] = rest_url
+        variables["APPENGINE_COMPAT_OIDC_ISSUER"] = issuer or rest_url
         for api in ("CLOUDTASKS", "APPENGINE", "SERVICEUSAGE", "SERVICEMANAGEMENT"):
             # gcloud takes no address without a slash at the end.
             variables[f"CLOUDSDK_API_ENDPOINT_OVERRIDES_{api}"] = f"{rest_url}/"
@@ -306,6 +317,12 @@ def _door_port(text: str) -> int | str:
             f"{text!r} is not a port from 1 to {serving.HIGHEST_PORT}, nor 0, nor 'free'"
         )
     return int(text)
+
+
+def _address(text: str) -> str:
+    if not text.startswith(("http://", "https://")) or not urlsplit(text).hostname:
+        raise argparse.ArgumentTypeError(f"{text!r} is no address such as http://tasks:8124")
+    return text
 
 
 def _duration(text: str) -> float:

@@ -91,7 +91,7 @@ def open_doors(
         ports: the ports.
         location: the location that is listed though it has no queue yet.
         identity: makes the tokens of tasks: its keys are served at the REST door, whose address
-            it then gives as its own.
+            becomes its issuer if it has none.
         describe: says on the page what a task would do.
 
     Returns:
@@ -121,7 +121,7 @@ def open_doors(
                 mounts |= dict.fromkeys(IDENTITY_MOUNTS, identity.documents())
             doors.rest = serve_rest(service, host, ports.rest, location=location, mounts=mounts)
             if identity is not None:
-                identity.issuer = doors.rest_url
+                identity.issuer = identity.issuer or doors.rest_url
         if ports.dashboard is not None:
             doors.dashboard = _open_dashboard(
                 control, host, ports.dashboard, of_the_server, describe

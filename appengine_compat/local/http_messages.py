@@ -27,6 +27,12 @@ class Request:
         self.path = environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8", "replace")
         self._environ = environ
 
+    @property
+    def origin(self) -> str:
+        """The scheme, host and port that were asked; "" where the client names no host."""
+        host = self._environ.get("HTTP_HOST", "")
+        return f"{self._environ['wsgi.url_scheme']}://{host}" if host else ""
+
     @cached_property
     def query(self) -> Mapping[str, str]:
         """The parameters of the query; of one that is given twice, the last."""

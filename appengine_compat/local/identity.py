@@ -44,18 +44,20 @@ class Identity:
     """Makes and vouches for the identity tokens of one database's service. Thread-safe.
 
     Attributes:
-        issuer: the address under which ``documents`` is served, without a slash at the end.
+        issuer: who the tokens say has issued them, without a slash at the end; "" until the
+            address is known below which ``documents`` is served.
     """
 
-    def __init__(self, store: Store, issuer: str) -> None:
+    def __init__(self, store: Store, issuer: str | None = None) -> None:
         """Speak for a service.
 
         Args:
             store: keeps the key.
-            issuer: the address that ``MOUNTS`` are served below, such as
-                ``http://localhost:8124``.
+            issuer: the address below which handlers reach ``MOUNTS``, such as
+                ``http://tasks:8124``, or a name that they insist on, such as Google's; None for
+                the address that ``open_doors`` serves them at.
         """
-        self.issuer = issuer.rstrip("/")
+        self.issuer = (issuer or "").rstrip("/")
         self._store = store
         self._lock = threading.Lock()
         self._key: RSAPrivateKey | None = None
@@ -95,7 +97,7 @@ class Identity:
         if request.method not in ("GET", "HEAD"):
             return http_messages.error(405, "METHOD_NOT_ALLOWED", "Only GET is answered here.")
         if request.path == DISCOVERY_PATH:
-            value = self._discovery()
+            value = self._discovery(request.origin or self.issuer)
         elif request.path == KEYS_PATH:
             value = {"keys": [self._public_key()]}
         else:
@@ -104,10 +106,11 @@ class Identity:
         response.headers["Cache-Control"] = f"public, max-age={_KEYS_MAX_AGE_SECONDS}"
         return response
 
-    def _discovery(self) -> dict[str, Any]:
+    def _discovery(self, origin: str) -> dict[str, Any]:
         return {
             "issuer": self.issuer,
-            "jwks_uri": self.issuer + KEYS_PATH,
+            # Where the asker came to, which the issuer's own address need not be.
+            "jwks_uri": origin + KEYS_PATH,
             "response_types_supported": ["id_token"],
             "subject_types_supported": ["public"],
             "id_token_signing_alg_values_supported": ["RS256"],

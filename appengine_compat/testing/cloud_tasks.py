@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 PROJECT = "test-project"
 LOCATION = "us-central1"
 _THREADS = 8
+_MOST_SLOW = 100
 _CLOSING_SECONDS = 5.0
 
 
@@ -157,7 +158,7 @@ def local_cloud_tasks(
         stepped_clock: whether time stands still but for ``advance``. It begins at the next whole
             second, so that steps of whole seconds arrive exactly where tasks are due.
         db: a file that keeps queues and tasks; None for memory.
-        threads: how many tasks run at once.
+        threads: how many tasks run at once; those whose target keeps them waiting do not count.
 
     Yields:
         The server, which takes calls.
@@ -188,7 +189,7 @@ def local_cloud_tasks(
     try:
         service.put_queues(at_start)
         control = Control(service, clock, at_start)
-        identity = Identity(service.store, "")
+        identity = Identity(service.store)
         transport = HttpTransport(addresses, identity)
         doors = open_doors(
             control,
@@ -197,7 +198,7 @@ def local_cloud_tasks(
             location=location,
             identity=identity,
         )
-        service.start(transport, threads=threads)
+        service.start(transport, threads=threads, most_slow=_MOST_SLOW)
         yield LocalCloudTasks(
             project, location, doors.grpc_address, doors.rest_url, doors.page_url, control
         )

@@ -136,6 +136,26 @@ def test_without_a_window_production_s_holds():
     assert server_options.windows(parsed(), Windows()) == Windows()
 
 
+@pytest.mark.parametrize("word", ["tasks:8124", "ftp://tasks", "http://"])
+def test_an_issuer_is_an_address(word, capsys):
+    with pytest.raises(SystemExit):
+        parsed("--oidc-issuer", word)
+
+    assert f"{word!r} is no address such as http://tasks:8124" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "issuer"),
+    [((), "http://localhost:81"), (("--oidc-issuer", "http://tasks:8124"), "http://tasks:8124")],
+)
+def test_handlers_are_told_who_issues_tokens(words, issuer):
+    given = parsed(*words).oidc_issuer
+
+    variables = server_options.environment("", "http://localhost:81", PARENT, given)
+
+    assert variables["APPENGINE_COMPAT_OIDC_ISSUER"] == issuer
+
+
 def test_the_lines_for_a_shell_are_quoted():
     lines = server_options.exports({"NAME": "it's $HOME"})
 

@@ -157,6 +157,17 @@ def test_two_services_on_one_file_have_one_key(tmp_path):
         store.close()
 
 
+def test_an_issuer_of_another_address_leads_to_the_keys_where_it_was_asked():
+    store = Store(None)
+    identity = Identity(store, "https://accounts.google.com")
+    asked = {"HTTP_HOST": "tasks:8124", "PATH_INFO": DISCOVERY_PATH}
+    setup_testing_defaults(asked)
+    answer = b"".join(identity.documents()(asked, lambda *_: None))
+    store.close()
+    assert json.loads(answer)["issuer"] == "https://accounts.google.com"
+    assert json.loads(answer)["jwks_uri"] == f"http://tasks:8124{KEYS_PATH}"
+
+
 def test_the_documents_are_those_that_libraries_look_for(identity):
     with urllib.request.urlopen(identity.issuer + DISCOVERY_PATH) as answer:
         document = json.load(answer)

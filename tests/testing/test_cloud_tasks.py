@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import http.server
 import json
+import socket
 import threading
 import urllib.request
 from datetime import datetime, timedelta, timezone
@@ -121,6 +122,28 @@ def test_all_other_services_can_have_one_address(target):
         local.wait_idle()
 
     assert target.paths == ["/any"]
+
+
+def test_targets_that_hang_hold_up_no_other(target):
+    with (
+        socket.create_server(("127.0.0.1", 0)) as hanging,
+        testing.local_cloud_tasks(queues=["hang", "mail"], threads=2) as local,
+        local.client() as client,
+    ):
+        url = f"http://localhost:{hanging.getsockname()[1]}"
+        for _ in range(6):
+            client.create_task(parent=local.queue_path("hang"), task={"http_request": {"url": url}})
+        taken = [hanging.accept()[0] for _ in range(6)]
+        client.create_task(
+            parent=local.queue_path("mail"), task={"http_request": {"url": f"{target.url}/mail"}}
+        )
+        while client.list_tasks(parent=local.queue_path("mail")).tasks:
+            local.service.wait_idle(0.01)
+        for each in taken:
+            each.close()
+        client.purge_queue(name=local.queue_path("hang"))
+
+    assert target.paths == ["/mail"]
 
 
 def test_a_retry_comes_when_the_clock_is_stepped(target):
