@@ -28,7 +28,11 @@ DEADLINE_SECONDS = 60.0
 class DevServer:
     """A running server; used as a context manager, it is killed at the end."""
 
-    COMMAND: tuple[str, ...] = ("dev", "--port", "0")
+    # Tests that run at the same time would dispute the usual ports.
+    COMMAND: tuple[str, ...] = (
+        "dev", "--port", "0",
+        "--grpc-port", "free", "--rest-port", "free", "--dashboard-port", "free",
+    )  # fmt: skip
 
     def __init__(self, directory: Path, *arguments: str, **environment: str) -> None:
         clean = {
@@ -130,6 +134,12 @@ class DevServer:
             self.process.stdout.close()
 
 
+class UsualDevServer(DevServer):
+    """A running ``appengine-compat dev`` whose doors are where they are unless told otherwise."""
+
+    COMMAND = ("dev", "--port", "0")
+
+
 class LocalServer(DevServer):
     """A running ``appengine-compat server`` on free ports."""
 
@@ -199,6 +209,12 @@ def start_server() -> Iterator[Callable[..., LocalServer]]:
     yield start
     for server in started:
         server.kill()
+
+
+@pytest.fixture(scope="session")
+def usual_dev() -> type[DevServer]:
+    """What starts ``dev`` at the usual ports, of which there is one set on a machine."""
+    return UsualDevServer
 
 
 @pytest.fixture(scope="session")

@@ -364,7 +364,6 @@ class TestDev:
             start_response("200 OK", [])
             return [b"ok"]
     """
-    FREE = ("--grpc-port", "free", "--rest-port", "free", "--dashboard-port", "free")
 
     def ask(self, server: Any, method: str, path: str) -> bytes:
         url = server.wait_for(r"^Ready: .*REST ([^\s,]+[^\s,.])")[0][1]
@@ -377,7 +376,7 @@ class TestDev:
     ) -> None:
         (tmp_path / "app.py").write_text(textwrap.dedent(self.APP))
         server = start_dev(
-            tmp_path, "app:app", *self.FREE, "--ephemeral", "--queue", "mail",
+            tmp_path, "app:app", "--ephemeral", "--queue", "mail",
             "--service", f"far={target}",
         )  # fmt: skip
         address = server.wait_for(r"^Ready: gRPC (\S+),")[0][1]
@@ -406,13 +405,13 @@ class TestDev:
         assert {each.name for each in tmp_path.iterdir()} <= {"__pycache__", "app.py"}
 
     def test_a_second_one_leaves_the_usual_ports_to_the_first(
-        self, tmp_path: Path, start_dev: Start
+        self, tmp_path: Path, usual_dev: Any
     ) -> None:
         (tmp_path / "app.py").write_text(textwrap.dedent(self.APP))
-        first = start_dev(tmp_path, "app:app").ready()
-
-        second = start_dev(tmp_path, "other=app:app").ready()
-
-        assert first.process.poll() is None
-        second.wait_for(r"^Port 8123 is in use: no grpc here \(--grpc-port takes another\)\.$")
-        second.wait_for(r"^Ready\. Ctrl-C ends it\.$")
+        with (
+            usual_dev(tmp_path, "app:app").ready() as first,
+            usual_dev(tmp_path, "other=app:app").ready() as second,
+        ):
+            assert first.process.poll() is None
+            second.wait_for(r"^Port 8123 is in use: no grpc here \(--grpc-port takes another\)\.$")
+            second.wait_for(r"^Ready\. Ctrl-C ends it\.$")
