@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -11,11 +12,11 @@ from uuid import uuid4
 
 from redis import Redis
 from rq import Queue, Worker
-from rq.exceptions import DequeueTimeout
+from rq.exceptions import DequeueTimeout, StopRequested
 from rq.job import Job
 from rq.utils import now as rq_now
 from rq.utils import utcformat
-from rq.worker import DequeueStrategy
+from rq.worker import DequeueStrategy, WorkerStatus
 from rq.worker_pool import WorkerPool
 
 from appengine_compat.backends import known_queues
@@ -182,8 +183,17 @@ class TaskWorker(Worker):
             except connection.GONE as error:  # noqa: PERF203
                 self._await_redis(error)
 
+    def _is_to_end(self) -> bool:
+        return self._shutdown_requested_date is not None
+
     def heartbeat(self, *args: Any, **options: Any) -> None:
-        """Tell RQ that this worker lives."""
+        """Tell RQ that this worker lives, unless it is to end.
+
+        Raises:
+            StopRequested: it is to end, and runs nothing.
+        """
+        if self._is_to_end() and not self._is_horse and self.get_state() != WorkerStatus.BUSY:
+            raise StopRequested
         try:
             super().heartbeat(*args, **options)
         except connection.GONE as error:
@@ -239,6 +249,17 @@ class TaskWorker(Worker):
         super().handle_work_horse_killed(job, *args)  # type: ignore[no-untyped-call]
 
 
+class PooledWorker(TaskWorker):
+    """One of several workers, which ends when the process that started it is no more."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._parent = os.getppid()
+
+    def _is_to_end(self) -> bool:
+        return os.getppid() != self._parent or super()._is_to_end()
+
+
 def run(names: Sequence[str], *, workers: int = 1, burst: bool = False) -> None:
     """Work tasks until told to stop by SIGINT or SIGTERM.
 
@@ -264,7 +285,7 @@ def run(names: Sequence[str], *, workers: int = 1, burst: bool = False) -> None:
         names,
         client,
         num_workers=workers,
-        worker_class=TaskWorker,
+        worker_class=PooledWorker,
         serializer=plain,
         job_class=TaskJob,
         queue_class=TaskQueue,

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
 import rq
@@ -17,7 +18,7 @@ from rq.job import JobStatus
 from appengine_compat.backends.base import BackendError, Reason, TaskRequest
 from appengine_compat.core.model import RateLimits, RetryConfig
 from tests import http_target
-from tests.backends.rq.rig import Rig, add, eventually
+from tests.backends.rq.rig import Rig, add, descendants, eventually
 
 POST = TaskRequest(relative_url="/work", payload=b"body")
 SOON = RetryConfig(max_attempts=-1, min_backoff_seconds=0.1, max_backoff_seconds=0.2)
@@ -161,8 +162,6 @@ class TestFaults:
         worker = rig.start_worker("default")
         assert begun.wait(30)
         if whom == "attempt":
-            from tests.backends.rq.rig import descendants
-
             for pid in descendants(worker.pid)[1:]:
                 os.kill(pid, signal.SIGKILL)
         else:
@@ -173,6 +172,15 @@ class TestFaults:
         assert again.headers["x-cloudtasks-taskretrycount"] == "1"
         assert again.headers["x-cloudtasks-taskpreviousresponse"] == "504"
         assert len(rig.target.arrived) == 2
+
+    def test_workers_whose_starter_was_killed_end(self, rig: Rig) -> None:
+        starter = rig.start_worker("--workers", "2", "default")
+        eventually(lambda: rq.Worker.count(connection=rig.client) == 2)
+        workers = descendants(starter.pid)[1:]
+        assert len(workers) == 2
+        os.kill(starter.pid, signal.SIGKILL)
+        starter.wait()
+        eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
 
     def test_redis_gone_before_a_task_is_added(self, rig: Rig) -> None:
         from google.appengine.api import taskqueue
