@@ -110,14 +110,16 @@ def _open_doors(backend: EmbeddedBackend, options: argparse.Namespace) -> Doors:
         server_options.queues(options, parent),
     )
     identity = Identity(service.store, options.oidc_issuer)
-    ports, left_shut = server_options.ports_in_reach(options)
-    doors = open_doors(
-        control,
-        host=options.host,
-        ports=ports,
-        location=short_id(parent),
-        identity=identity,
-        describe=lines.what_runs,
+    doors, left_shut = server_options.doors_in_reach(
+        options,
+        lambda ports: open_doors(
+            control,
+            host=options.host,
+            ports=ports,
+            location=short_id(parent),
+            identity=identity,
+            describe=lines.what_runs,
+        ),
     )
     addresses = server_options.service_addresses(options)
     backend.reach(HttpTransport(addresses, identity if doors.rest is not None else None))

@@ -8,7 +8,7 @@ import math
 import re
 import shlex
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -19,6 +19,7 @@ from appengine_compat.cli import serving
 from appengine_compat.cli.command import CommandError
 from appengine_compat.core import names, validation
 from appengine_compat.core.model import Queue
+from appengine_compat.errors import ConfigError
 from appengine_compat.local import google_stubs
 from appengine_compat.local.control import Control
 from appengine_compat.local.doors import ANY_PORT, Ports
@@ -115,7 +116,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_duration,
         metavar="TIME",
         help="how long the name of a task that has ended stays taken, such as 1h, 24h or 9d "
-        "(default: 24h)",
+        "(default: 24h, and 9d in queues of a queue.yaml)",
     )
 
 
@@ -171,14 +172,34 @@ def ports(options: argparse.Namespace) -> Ports:
     return Ports(**chosen)
 
 
-def ports_in_reach(options: argparse.Namespace) -> tuple[Ports, list[str]]:
-    """Return the ports, without those that nobody asked for and another program has.
+def doors_in_reach(
+    options: argparse.Namespace, open_at: Callable[[Ports], Doors]
+) -> tuple[Doors, list[str]]:
+    """Open the doors, but those that nobody asked for and whose ports another program has.
 
     Several ``dev`` run side by side: only one can have what is usual.
 
+    Args:
+        options: the command line's.
+        open_at: opens doors at ports, all or none.
+
     Returns:
-        The ports, and a line to print for each that was left out.
+        The doors, and a line to print for each that was left out.
+
+    Raises:
+        ConfigError: a port that was asked for cannot be listened on.
     """
+    while True:
+        ports, told = _ports_in_reach(options)
+        try:
+            return open_at(ports), told
+        except ConfigError:
+            # Several that are started at once find the same port free, and one of them gets it.
+            if _ports_in_reach(options)[0] == ports:
+                raise
+
+
+def _ports_in_reach(options: argparse.Namespace) -> tuple[Ports, list[str]]:
     found, told = ports(options), []
     for door, default in DEFAULT_PORTS.items():
         if getattr(options, f"{door}_port") is None and not _is_free(options.host, default):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import socket
 
 import pytest
@@ -38,27 +39,45 @@ class TestPorts:
 
         assert server_options.ports(options) == Ports(None, 0, 81)
 
+    ONLY_REST = ("--grpc-port", "0", "--dashboard-port", "0")
+
     def test_what_nobody_asked_for_is_left_to_another_program(self, monkeypatch):
         with socket.create_server(("127.0.0.1", 0)) as other:
             taken = other.getsockname()[1]
             monkeypatch.setitem(server_options.DEFAULT_PORTS, "rest", taken)
 
-            ports, told = server_options.ports_in_reach(
-                parsed("--grpc-port", "0", "--dashboard-port", "0")
-            )
+            ports, told = server_options.doors_in_reach(parsed(*self.ONLY_REST), lambda at: at)
 
         assert ports == Ports(None, None, None)
         assert told == [f"Port {taken} is in use: no rest here (--rest-port takes another)."]
 
+    def test_also_when_it_comes_at_the_same_moment(self, monkeypatch):
+        with socket.create_server(("127.0.0.1", 0)) as gone:
+            port = gone.getsockname()[1]
+        monkeypatch.setitem(server_options.DEFAULT_PORTS, "rest", port)
+        tried = []
+
+        def open_at(ports):
+            tried.append(ports.rest)
+            if ports.rest is not None:
+                faster.enter_context(socket.create_server(("127.0.0.1", port)))
+                raise ConfigError("it cannot be listened on")
+            return ports
+
+        with contextlib.ExitStack() as faster:
+            _, told = server_options.doors_in_reach(parsed(*self.ONLY_REST), open_at)
+
+        assert tried == [port, None]
+        assert told == [f"Port {port} is in use: no rest here (--rest-port takes another)."]
+
     def test_what_was_asked_for_is_not(self):
-        with socket.create_server(("127.0.0.1", 0)) as other:
-            taken = str(other.getsockname()[1])
+        def open_at(ports):
+            raise ConfigError(f"no {ports.rest} here")
 
-            ports, told = server_options.ports_in_reach(
-                parsed("--grpc-port", "0", "--rest-port", taken, "--dashboard-port", "0")
+        with pytest.raises(ConfigError, match="no 81 here"):
+            server_options.doors_in_reach(
+                parsed("--grpc-port", "0", "--rest-port", "81", "--dashboard-port", "0"), open_at
             )
-
-        assert (ports.rest, told) == (int(taken), [])
 
 
 class TestQueues:
