@@ -85,12 +85,22 @@ def next_due(connection: Connection, queue: int, service: str) -> int | None:
     return None if row[0] is None else int(row[0])
 
 
-def forced_tasks(connection: Connection, limit: int) -> list[tuple[int, tuple[Any, ...]]]:
-    """Return (queue, row) of the tasks that RunTask asked for, running ones too."""
-    rows = connection.execute(
-        f"SELECT queue, {_CLAIMED} FROM tasks WHERE forced > 0 LIMIT ?", (limit,)
-    )
-    return [(row[0], row[1:]) for row in rows]
+def forced_lanes(connection: Connection) -> list[tuple[int, str]]:
+    """Return (queue, service) of the tasks that RunTask asked for."""
+    return connection.execute(
+        "SELECT DISTINCT queue, service FROM tasks INDEXED BY tasks_forced WHERE forced > 0"
+    ).fetchall()
+
+
+def forced_tasks(
+    connection: Connection, queue: int, service: str, limit: int
+) -> list[tuple[Any, ...]]:
+    """Return rows of the tasks of a lane that RunTask asked for, running ones too."""
+    return connection.execute(
+        f"SELECT {_CLAIMED} FROM tasks INDEXED BY tasks_forced "
+        "WHERE forced > 0 AND queue = ? AND service = ? ORDER BY seq LIMIT ?",
+        (queue, service, limit),
+    ).fetchall()
 
 
 def mark(

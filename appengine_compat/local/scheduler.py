@@ -421,11 +421,7 @@ class Scheduler:
         this.finished = claims.finish(connection, finishes, queues, self._windows)
         now = self._now()
         if capacity > 0:
-            for queue, row in claims.forced_tasks(connection, capacity):
-                if queue in queues:
-                    service = self._destination(queues[queue], row[1])
-                    if self._serves(service):
-                        self._claim(connection, this, [row], queue, queues[queue], service, now)
+            self._claim_forced(connection, this, queues, capacity, now)
         next_look = self._next_look
         if looks:
             this.lanes = [
@@ -442,6 +438,24 @@ class Scheduler:
         ]
         self._claim_lanes(connection, this, due, queues, capacity, now)
         return this
+
+    def _claim_forced(
+        self,
+        connection: Connection,
+        this: _Round,
+        queues: dict[int, Queue],
+        capacity: int,
+        now: int,
+    ) -> None:
+        # By lanes: tasks for a service that is nowhere must not stand before the others'.
+        for number, own_service in claims.forced_lanes(connection):
+            queue, left = queues.get(number), capacity - len(this.claimed)
+            if queue is None or left <= 0:
+                continue
+            service = self._destination(queue, own_service)
+            if self._serves(service):
+                rows = claims.forced_tasks(connection, number, own_service, left)
+                self._claim(connection, this, rows, number, queue, service, now)
 
     def _claim_lanes(
         self,

@@ -405,6 +405,17 @@ def test_run_task_passes_by_schedule_time_pause_and_rate(local):
         local.service.run_task(names[0])
 
 
+def test_run_task_is_not_held_up_by_many_others_whose_service_is_nowhere(local):
+    local.targets.known = frozenset({"default"})
+    local.start(threads=1)
+    for _ in range(20):
+        local.service.run_task(local.add(service="api", delay=3600))
+    for task_id in ("here", "and-here"):
+        local.service.run_task(local.add(task_id, delay=3600))
+    local.settle()
+    assert sorted(local.targets.task_ids) == ["and-here", "here"]
+
+
 def test_a_failed_run_task_is_scheduled_from_the_moment_of_the_call(local):
     configure(local, retry={"min_backoff_seconds": 10})
 
