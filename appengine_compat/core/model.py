@@ -13,6 +13,9 @@ from enum import Enum
 
 UNLIMITED = -1
 
+TOMBSTONE_TTL_SECONDS = 3600.0
+"""What a queue has to which nobody has given one."""
+
 HTTP_METHODS = ("POST", "GET", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS")
 
 
@@ -187,7 +190,7 @@ class Queue:
     """None: no operations log."""
     task_ttl_seconds: float = 31 * 86400.0
     """How long after its creation a task is deleted, run or not."""
-    tombstone_ttl_seconds: float = 3600.0
+    tombstone_ttl_seconds: float = TOMBSTONE_TTL_SECONDS
     """How long a finished or deleted task's name stays reserved."""
 
 

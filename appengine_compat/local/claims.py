@@ -240,7 +240,7 @@ def finish(
     for each in finishes:
         claim = each.claim
         if outcome.is_success(each.status):
-            results.append(_succeed(connection, each, windows))
+            results.append(_succeed(connection, each, queues.get(claim.queue), windows))
         else:
             results.append(_fail(connection, each, queues.get(claim.queue), windows))
             if outcome.throttles(_family(claim), each.status):
@@ -259,7 +259,9 @@ def finish(
     return results
 
 
-def _succeed(connection: Connection, each: Finish, windows: tombstones.Windows) -> Finished:
+def _succeed(
+    connection: Connection, each: Finish, queue: Queue | None, windows: tombstones.Windows
+) -> Finished:
     claim = each.claim
     cursor = connection.execute(
         # Of a task that RunTask has dispatched a second time, the first success decides.
@@ -268,7 +270,8 @@ def _succeed(connection: Connection, each: Finish, windows: tombstones.Windows) 
     )
     if not cursor.rowcount:
         return Finished(Outcome.GONE)
-    tombstones.set_up(connection, claim.queue, claim.task_id, claim.is_named, windows, each.at)
+    seconds = windows.of_task(queue, claim.is_named)
+    tombstones.set_up(connection, claim.queue, claim.task_id, seconds, each.at)
     return Finished(Outcome.DONE)
 
 
@@ -318,5 +321,6 @@ def _drop(
     )
     if not cursor.rowcount:
         return Finished(Outcome.GONE)
-    tombstones.set_up(connection, claim.queue, claim.task_id, claim.is_named, windows, each.at)
+    seconds = windows.of_task(queue, claim.is_named)
+    tombstones.set_up(connection, claim.queue, claim.task_id, seconds, each.at)
     return Finished(Outcome.FAILED)

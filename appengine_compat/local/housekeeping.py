@@ -88,7 +88,8 @@ def _drop(
         name = queues[queue].name
         kept.keep_dropped(connection, name, seq, 0, kept.EXPIRED, None, now)
         if connection.execute("DELETE FROM tasks WHERE seq = ? AND claim = 0", (seq,)).rowcount:
-            tombstones.set_up(connection, queue, task_id, bool(is_named), windows, now)
+            seconds = windows.of_task(queues[queue], bool(is_named))
+            tombstones.set_up(connection, queue, task_id, seconds, now)
             _logger.error(
                 "Task %s of %s is older than its queue retains tasks, and was dropped without "
                 "having succeeded; what it carried is kept in the database.",

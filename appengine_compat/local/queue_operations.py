@@ -182,7 +182,12 @@ def mark_purged(connection: Connection, name: str, now: int) -> tuple[int, Queue
 
 
 def purge_some(
-    connection: Connection, number: int, last: int, windows: tombstones.Windows, now: int
+    connection: Connection,
+    number: int,
+    queue: Queue,
+    last: int,
+    windows: tombstones.Windows,
+    now: int,
 ) -> bool:
     """Delete some of a queue's tasks up to one, and tell whether any may be left.
 
@@ -194,7 +199,8 @@ def purge_some(
     ).fetchall()
     for seq, task_id, is_named in rows:
         connection.execute("DELETE FROM tasks WHERE seq = ?", (seq,))
-        tombstones.set_up(connection, number, task_id, bool(is_named), windows, now)
+        seconds = windows.of_task(queue, bool(is_named))
+        tombstones.set_up(connection, number, task_id, seconds, now)
     return len(rows) == _PURGED_AT_ONCE
 
 

@@ -216,7 +216,7 @@ class LocalService:
         )
         while self.store.write(
             lambda connection: queue_operations.purge_some(
-                connection, number, last, self._windows, now
+                connection, number, queue, last, self._windows, now
             )
         ):
             pass

@@ -156,7 +156,7 @@ def delete(
     Raises:
         ApiError: NOT_FOUND: there is no such queue.
     """
-    number, _ = queue_operations.find(connection, queue_name)
+    number, queue = queue_operations.find(connection, queue_name)
     results: list[ApiError | None] = []
     for task_id in task_ids:
         row = connection.execute(
@@ -166,7 +166,8 @@ def delete(
             results.append(_missing(connection, number, task_id, now))
             continue
         connection.execute("DELETE FROM tasks WHERE seq = ?", (row[0],))
-        tombstones.set_up(connection, number, task_id, bool(row[1]), windows, now)
+        seconds = windows.of_task(queue, bool(row[1]))
+        tombstones.set_up(connection, number, task_id, seconds, now)
         results.append(None)
     return results
 

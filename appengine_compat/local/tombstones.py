@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from appengine_compat.core import moments
+from appengine_compat.core.model import TOMBSTONE_TTL_SECONDS, Queue
 
 if TYPE_CHECKING:
     from appengine_compat.local.store import Connection
@@ -18,22 +19,29 @@ DAY = 24 * HOUR
 class Windows:
     """How long names stay reserved, in seconds.
 
-    Production says "up to 24 hours" for tasks (9 days in queues from a queue.yaml) and 3 to 7
-    days for queues.
+    Production says "up to 24 hours" for tasks and 3 to 7 days for queues.
     """
 
-    task_seconds: float = DAY
+    task_seconds: float | None = None
+    """None is a day, or what the queue has been given: 9 days when it is from a queue.yaml."""
     automatic_task_seconds: float = HOUR
     """For ids that the service made. They never come again: this only lets GetTask say that the
     task existed, and 0 saves the write."""
     queue_seconds: float = 3 * DAY
 
+    def of_task(self, queue: Queue | None, is_named: bool) -> float:
+        """Return how long the name of a task of this queue stays reserved."""
+        if not is_named:
+            return self.automatic_task_seconds
+        if self.task_seconds is not None:
+            return self.task_seconds
+        if queue is None or queue.tombstone_ttl_seconds == TOMBSTONE_TTL_SECONDS:
+            return DAY
+        return queue.tombstone_ttl_seconds
 
-def set_up(
-    connection: Connection, queue: int, task_id: str, is_named: bool, windows: Windows, now: int
-) -> None:
-    """Reserve the name of a task that has just ended."""
-    seconds = windows.task_seconds if is_named else windows.automatic_task_seconds
+
+def set_up(connection: Connection, queue: int, task_id: str, seconds: float, now: int) -> None:
+    """Reserve the name of a task that has just ended, for so many seconds."""
     if seconds > 0:
         connection.execute(
             "INSERT OR REPLACE INTO tombstones VALUES (?, ?, ?)",

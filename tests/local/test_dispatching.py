@@ -280,6 +280,26 @@ def test_with_both_limits_a_task_is_tried_while_either_allows_it(local):
     assert local.events[-1].outcome is Outcome.FAILED
 
 
+def test_16_the_age_of_a_task_counts_from_its_first_attempt(local):
+    configure(
+        local,
+        retry={
+            "max_attempts": -1,
+            "max_retry_duration_seconds": 25,
+            "min_backoff_seconds": 10,
+            "max_backoff_seconds": 10,
+        },
+    )
+    local.targets.answer = lambda delivery: 500
+    local.start()
+    local.add("t", delay=3600)
+    local.advance(3600)
+    for _ in range(4):
+        local.advance(10)
+    assert len(local.targets.deliveries) == 4
+    assert local.events[-1].outcome is Outcome.FAILED
+
+
 def test_a_tasks_own_retry_settings_win(local):
     configure(local, retry={"max_attempts": UNLIMITED})
     local.targets.answer = lambda delivery: 500

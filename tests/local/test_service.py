@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 
 from appengine_compat.core.model import (
+    TOMBSTONE_TTL_SECONDS,
     UNLIMITED,
     AppEngineRequest,
     AppEngineRouting,
@@ -26,7 +27,9 @@ from appengine_compat.core.model import (
 )
 from appengine_compat.core.names import QueueName
 from appengine_compat.errors import ApiError
-from tests.local.conftest import QUEUE
+from appengine_compat.local.store import Store
+from appengine_compat.local.tombstones import Windows
+from tests.local.conftest import PATIENCE_SECONDS, QUEUE, Local
 
 PARENT = QUEUE.parent
 NAME = str(QUEUE)
@@ -237,6 +240,38 @@ def test_a_name_is_for_one_task_also_for_a_day_after_its_end(local):
         local.add("once")
     local.clock.advance(DAY)
     assert local.add("once") == name
+
+
+@pytest.mark.parametrize(
+    ("windows", "own", "seconds"),
+    [
+        (Windows(), TOMBSTONE_TTL_SECONDS, DAY),
+        (Windows(), 9 * DAY, 9 * DAY),
+        (Windows(), 7200, 7200),
+        (Windows(task_seconds=60), 9 * DAY, 60),
+    ],
+)
+@pytest.mark.parametrize("end", ["finished", "failed", "deleted", "purged"])
+def test_1_a_name_stays_reserved_as_its_queue_has_it(end, windows, own, seconds):
+    local = Local(Store(None), windows=windows)
+    local.service.put_queues(
+        [Queue(name=NAME, tombstone_ttl_seconds=own, retry_config=RetryConfig(max_attempts=1))]
+    )
+    if end in ("finished", "failed"):
+        local.targets.answer = lambda delivery: 200 if end == "finished" else 500
+        local.start()
+    name = local.add("t")
+    if end == "deleted":
+        local.service.delete_task(name)
+    elif end == "purged":
+        local.service.purge_queue(NAME)
+    local.settle()
+    local.clock.advance(seconds - 1)
+    with refused("ALREADY_EXISTS", ""):
+        local.add("t")
+    local.clock.advance(1)
+    assert local.add("t") == name
+    local.service.close(PATIENCE_SECONDS)
 
 
 def test_an_ended_task_and_one_never_there_have_different_texts(local):
