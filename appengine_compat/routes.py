@@ -32,23 +32,29 @@ def install_defer_routes(app: App) -> App:
     embedded service, a Flask app is also made known to it.
 
     Args:
-        app: a Flask app (or blueprint without prefix), or Django's list ``urlpatterns``. For
-            any other WSGI app use ``defer_middleware``.
+        app: a Flask app (or blueprint without prefix), Django's list ``urlpatterns``, or a
+            FastAPI or Starlette app. For any other WSGI app use ``defer_middleware``, for any
+            other ASGI app ``appengine_compat.asgi.defer_middleware``.
 
     Returns:
         The same app or list.
 
     Raises:
-        TypeError: it is neither.
+        TypeError: it is none of these.
     """
     if hasattr(app, "add_url_rule"):
         _install_on_flask(app)
+    elif hasattr(app, "add_route") and hasattr(app, "mount"):
+        from appengine_compat.asgi import deferred_app
+
+        app.add_route(f"{PREFIX}{{label:path}}", deferred_app, include_in_schema=False)
     elif isinstance(app, list):
         _install_on_django(app)
     else:
         raise TypeError(
-            f"install_defer_routes takes a Flask app or Django's urlpatterns, not {app!r}. For "
-            "another WSGI app write: app = appengine_compat.defer_middleware(app)"
+            "install_defer_routes takes a Flask, FastAPI or Starlette app, or Django's "
+            f"urlpatterns, not {app!r}. For another WSGI app write: "
+            "app = appengine_compat.defer_middleware(app)"
         )
     return app
 

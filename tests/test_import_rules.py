@@ -25,8 +25,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("local", "payload", "queues"),
     ("handler", "backends"),
     ("legacy",),
-    ("routes", "logging"),
-    ("cli", "testing", "asgi"),
+    ("asgi", "logging"),
+    ("cli", "testing", "routes"),
     # What stands outside the order: the package's lazy names and the signpost.
     ("__init__", "_google"),
 )
