@@ -18,7 +18,7 @@ from appengine_compat.backends.base import BackendError, Outcome, Reason, TaskRe
 from appengine_compat.backends.stub_queues import (
     MICROSECONDS,
     PARENT,
-    StrPath,
+    QueueConfig,
     StubQueue,
     StubQueues,
     StubTask,
@@ -35,8 +35,9 @@ class StubBackend:
     """A ``backends.base.Backend`` in memory; thread-safe.
 
     Args:
-        queue_config: the queue.yaml, or a function that returns its path (or None); it is read
-            again whenever it has changed. Without one there is the queue ``default``.
+        queue_config: the queue.yaml, which is read again whenever it has changed, or a function
+            that returns its path, its content, or None. Without one there is the queue
+            ``default``.
         all_queues_valid: whether a queue that is not known is made on first use.
         now: returns seconds since the epoch.
         on_create: called with every task that is created, in order.
@@ -47,7 +48,7 @@ class StubBackend:
     def __init__(
         self,
         *,
-        queue_config: StrPath | Callable[[], StrPath | None] | None = None,
+        queue_config: QueueConfig = None,
         all_queues_valid: bool = False,
         now: Callable[[], float] = time.time,
         on_create: Callable[[StubTask], None] | None = None,

@@ -13,12 +13,13 @@ from appengine_compat.backends.base import BackendError, Reason, TaskRequest
 from appengine_compat.core.model import RetryConfig
 from appengine_compat.core.names import QUEUE_ID
 from appengine_compat.queues import queue_yaml
-from appengine_compat.queues.queue_yaml import QueueEntry
+from appengine_compat.queues.queue_yaml import QueueEntry, QueueFile
 
 DEFAULT_QUEUE = "default"
 MICROSECONDS = 1_000_000
 PARENT = "projects/test/locations/test"
 StrPath = str | os.PathLike[str]
+QueueConfig = StrPath | Callable[[], StrPath | QueueFile | None] | None
 
 
 @dataclass(slots=True, eq=False)
@@ -79,17 +80,17 @@ class StubQueues:
     Not thread-safe; the backend's lock is around it.
 
     Args:
-        config: the queue.yaml, or a function that returns its path, or None without one.
+        config: the queue.yaml, or a function that returns its path or its content, or None
+            without one.
         all_valid: whether a queue that is not known is made on first use.
     """
 
-    def __init__(
-        self, config: StrPath | Callable[[], StrPath | None] | None, all_valid: bool
-    ) -> None:
+    def __init__(self, config: QueueConfig, all_valid: bool) -> None:
         self._config = config
         self.all_valid = all_valid
         self.by_name: dict[str, StubQueue] = {}
-        self._read: tuple[Path, int, int] | None = None
+        self._read: QueueFile | tuple[Path, int, int] | None = None
+        self._source = ""
         self._is_cleared = False
 
     def existing(self, name: str) -> StubQueue:
@@ -112,7 +113,7 @@ class StubQueues:
         if self.all_valid:
             return self.by_name.setdefault(name, _implicit(name))
         where = (
-            f"in {self._read[0]}"
+            f"in {self._source}"
             if self._read
             else "without a queue.yaml (root_path= says where it is)"
         )
@@ -148,15 +149,10 @@ class StubQueues:
         config = self._config() if callable(self._config) else self._config
         if config is None:
             return
-        path = Path(config)
-        try:
-            state = path.stat()
-            seen = (path, state.st_mtime_ns, state.st_size)
-        except OSError:
-            seen = None
+        seen = config if isinstance(config, QueueFile) else _state(Path(config))
         if seen is not None and seen == self._read:
             return
-        file = queue_yaml.read(path)
+        file = config if isinstance(config, QueueFile) else queue_yaml.read(config)
         from appengine_compat.queues.deployed import deployed_queue
 
         followed: dict[str, StubQueue] = {}
@@ -173,7 +169,15 @@ class StubQueues:
             name: queue for name, queue in self.by_name.items() if not queue.is_configured
         }
         self.by_name = {**made_on_use, **followed}
-        self._read = seen
+        self._read, self._source = seen, file.path
+
+
+def _state(path: Path) -> tuple[Path, int, int] | None:
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return (path, state.st_mtime_ns, state.st_size)
 
 
 def _implicit(name: str) -> StubQueue:

@@ -214,6 +214,17 @@ def test_same_queues_of_a_file(case: str, sdk: Side, ours: Side, tmp_path: Path)
     assert_same(sdk, ours, start + statements(case), testbed=True)
 
 
+@pytest.mark.parametrize("case", lines(CONFIGURED))
+def test_same_queues_of_a_parser_set_on_the_stub(case: str, sdk: Side, ours: Side) -> None:
+    start = (
+        "from google.appengine.api import queueinfo\n"
+        "bed.init_taskqueue_stub(root_path='/app')\n"
+        "bed.get_stub('taskqueue').queue_yaml_parser = (\n"
+        f"    lambda root_path: queueinfo.LoadSingleQueue({QUEUE_YAML!r}))\n"
+    )
+    assert_same(sdk, ours, start + statements(case), testbed=True)
+
+
 @pytest.mark.parametrize(
     ("function", "text"), [(name, text) for name, texts in PARSERS.items() for text in texts]
 )

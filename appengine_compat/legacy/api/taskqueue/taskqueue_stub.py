@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any
 from appengine_compat.backends import choice
 from appengine_compat.backends.stub import StubBackend
 from appengine_compat.backends.stub_queues import StubQueue, StubTask
-from appengine_compat.queues import queue_yaml
+from appengine_compat.queues import queue_info, queue_yaml
 
 if TYPE_CHECKING:
+    from appengine_compat.queues.queue_yaml import QueueFile
+
     _SdkStub = object
 else:
     try:
@@ -116,7 +118,11 @@ class TaskQueueServiceStub(StubBackend, _SdkStub):
         if not TaskQueueServiceStub._active_count:
             door.trust_tests(False)
 
-    def _configuration(self) -> str | os.PathLike[str] | None:
+    def _configuration(self) -> str | os.PathLike[str] | QueueFile | None:
+        # An attribute that old tests set, instead of writing a queue.yaml.
+        parser = getattr(self, "queue_yaml_parser", None)
+        if parser is not None:
+            return queue_info.queue_file(parser(self._root_path), "what queue_yaml_parser returned")
         if self._queue_config_path is not None:
             return self._queue_config_path
         return None if self._root_path is None else queue_yaml.find(self._root_path)

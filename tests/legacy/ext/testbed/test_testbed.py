@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from google.appengine.api import apiproxy_stub_map, taskqueue
+from google.appengine.api import apiproxy_stub_map, queueinfo, taskqueue
 from google.appengine.ext import deferred, testbed
 
 from appengine_compat.backends import choice
@@ -421,6 +421,37 @@ def test_a_queue_config_path_wins_over_the_root(bed: testbed.Testbed, tmp_path: 
     bed.init_taskqueue_stub(root_path=tmp_path, queue_config_path=tmp_path / "other.yaml")
     names = [queue["name"] for queue in bed.get_stub("taskqueue").GetQueues()]
     assert names == ["default", "other"]
+
+
+def test_a_parser_that_a_test_sets_stands_in_for_the_file(bed: testbed.Testbed) -> None:
+    bed.init_taskqueue_stub(root_path="/app")
+    asked: list[str] = []
+
+    def parsed(root_path: str) -> object:
+        asked.append(root_path)
+        return queueinfo.LoadSingleQueue(
+            "queue:\n- name: mail\n  rate: 30/m\n  bucket_size: 40\n  retry_parameters:\n"
+            "    task_retry_limit: 4\n    task_age_limit: 1.5h\n"
+            "- name: old\n  mode: pull\n  acl:\n  - user_email: a@example.com\n"
+        )
+
+    stub = bed.get_stub("taskqueue")
+    stub.queue_yaml_parser = parsed
+    taskqueue.add(url="/x", queue_name="mail")
+    _, mail, old = stub.GetQueues()
+    assert set(asked) == {"/app"}
+    assert (mail["max_rate"], mail["bucket_size"], mail["tasks_in_queue"]) == ("30/m", 40, 1)
+    assert mail["retry_parameters"] == {"retry_limit": 4, "age_limit_sec": 5400}
+    assert (old["mode"], old["acl"]) == ("pull", 'user_email: "a@example.com"')
+    with pytest.raises(taskqueue.UnknownQueueError, match="what queue_yaml_parser returned"):
+        taskqueue.add(url="/x", queue_name="nope")
+
+
+def test_a_parser_that_finds_nothing_leaves_the_default_queue(bed: testbed.Testbed) -> None:
+    bed.init_taskqueue_stub(root_path="/app")
+    stub = bed.get_stub("taskqueue")
+    stub.queue_yaml_parser = lambda root_path: None
+    assert [queue["name"] for queue in stub.GetQueues()] == ["default"]
 
 
 def test_a_broken_queue_yaml_is_a_taskqueue_error_with_its_place(
