@@ -54,13 +54,19 @@ def install() -> None:
 
 
 def refuse(package: str, name: str) -> None:
-    """Say where a module is that old code imports from here, and only Google's SDK has.
+    """Say where a module is that old code imports from here, and is not ours.
 
     Raises:
-        ImportError: the SDK is not installed. (Where it is, Python finds the module itself.)
+        ImportError: the SDK is not installed. (Where it is, Python finds what it has.)
     """
     if is_installed():
         return
+    if name in _OF_PYTHON_2:
+        raise ImportError(
+            f"{package}.{name} was App Engine's for Python 2, and neither Google's SDK nor "
+            f"appengine-compat has it: {_OF_PYTHON_2[name]}.",
+            name=f"{package}.{name}",
+        )
     other = " (or use google-cloud-ndb)" if name in ("db", "ndb") else ""
     raise ImportError(
         f"{package}.{name} is a module of Google's SDK, and not of appengine-compat: pip install "
@@ -68,6 +74,16 @@ def refuse(package: str, name: str) -> None:
         "imports google.appengine.",
         name=f"{package}.{name}",
     )
+
+
+_OF_PYTHON_2 = {
+    "backends": "services took their place",
+    "channel": "WebSockets took its place",
+    "files": "use google-cloud-storage",
+    "logservice": "use google-cloud-logging",
+    "quota": "nothing took its place",
+    "webapp": "use webapp2 (pip install webapp2), which TaskHandler then belongs to",
+}
 
 
 def is_installed() -> bool:

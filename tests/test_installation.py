@@ -206,6 +206,21 @@ def test_without_the_sdk_its_modules_are_said_to_be_missing(statement: str) -> N
     assert raised.value.name.endswith(statement.rpartition(" ")[2])
 
 
+@pytest.mark.parametrize(
+    ("statement", "instead"),
+    [
+        ("from google.appengine.ext import webapp", "pip install webapp2"),
+        ("from google.appengine.api import logservice", "google-cloud-logging"),
+    ],
+)
+def test_what_was_python_2s_alone_is_not_looked_for_in_the_sdk(
+    statement: str, instead: str
+) -> None:
+    with pytest.raises(ImportError, match=instead) as raised:
+        exec(statement)
+    assert "appengine-python-standard" not in str(raised.value)
+
+
 def test_other_names_are_attributes_that_are_missing() -> None:
     import google.appengine.api
     import google.appengine.ext

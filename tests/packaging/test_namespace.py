@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import zipfile
 from collections.abc import Callable
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from appengine_compat import installation
 
 pytestmark = [
     pytest.mark.packaging,
@@ -158,6 +161,19 @@ class TestBesideTheSdk:
         with zipfile.ZipFile(wheel) as archive:
             assert not theirs.intersection(archive.namelist())
         assert "google/appengine/__init__.py" in theirs
+
+    def test_the_sdk_has_what_we_say_it_has(self, sdk_alone: Any) -> None:
+        from google.appengine import api, ext
+
+        names = [
+            f"{package.__name__}.{name}" for package in (api, ext) for name in package._NOT_OURS
+        ]
+        printed = sdk_alone.run(
+            "import importlib.util\n"
+            f"print([name for name in {names!r} if not importlib.util.find_spec(name)])"
+        )
+        missing = {name.rpartition(".")[2] for name in ast.literal_eval(printed)}
+        assert missing == installation._OF_PYTHON_2.keys()
 
     def test_until_install_is_called_all_is_the_sdks(self, beside: Any) -> None:
         assert_the_sdks(files_of(beside, [*IN_THE_SDK, *LEFT_TO_THE_SDK]))

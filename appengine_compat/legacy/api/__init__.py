@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["wrap_wsgi_app"]
 
-_LEFT_TO_THE_SDK = frozenset(
+_NOT_OURS = frozenset(
     {
         "app_identity", "background_thread", "backends", "blobstore", "capabilities", "channel",
         "datastore", "datastore_errors", "files", "images", "lib_config", "logservice", "mail",
@@ -69,7 +69,7 @@ def wrap_wsgi_app(
 if not TYPE_CHECKING:  # type checkers should tell of names that are not there
 
     def __getattr__(name: str) -> object:
-        if name in _LEFT_TO_THE_SDK:
+        if name in _NOT_OURS:
             from appengine_compat import installation
 
             installation.refuse(__name__, name)

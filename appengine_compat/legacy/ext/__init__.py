@@ -4,14 +4,12 @@ from __future__ import annotations
 
 TYPE_CHECKING = False  # typing takes longer to import than this
 
-_LEFT_TO_THE_SDK = frozenset(
-    {"blobstore", "db", "gql", "key_range", "ndb", "remote_api", "search", "webapp"}
-)
+_NOT_OURS = frozenset({"blobstore", "db", "gql", "key_range", "ndb", "remote_api", "webapp"})
 
 if not TYPE_CHECKING:  # type checkers should tell of names that are not there
 
     def __getattr__(name: str) -> object:
-        if name in _LEFT_TO_THE_SDK:
+        if name in _NOT_OURS:
             from appengine_compat import installation
 
             installation.refuse(__name__, name)
