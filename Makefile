@@ -18,6 +18,7 @@ PYTEST_ARGS ?=
 help:
 	@echo 'make demo     run the example app at http://localhost:8080'
 	@echo 'make demo-rq  the same on Redis and RQ, with a Redis of its own'
+	@echo 'make demo-services  the same as three processes, with tasks among them'
 	@echo 'make test     run the tests, without those that build packages'
 	@echo 'make check    lint, types and all tests: what must pass before a commit'
 	@echo 'make format   put the code into shape'
@@ -73,6 +74,9 @@ demo: .venv/.demo-ready
 
 demo-rq: .venv/.demo-rq-ready
 	@exec $(BIN)/python examples/demo_rq.py
+
+demo-services: .venv/.demo-ready
+	@exec $(BIN)/python examples/demo_services.py
 
 test: .venv/.test-ready
 	@$(PYTEST) -m 'not packaging' $(PYTEST_ARGS)
