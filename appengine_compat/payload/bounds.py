@@ -21,7 +21,7 @@ import pickle
 import sys
 import threading
 from collections.abc import Callable
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, FunctionType, MethodType, MethodWrapperType, ModuleType
 from typing import Any, NoReturn
 
 from appengine_compat import settings
@@ -62,6 +62,7 @@ _INVOKE_MEMBER = frozenset(
         ("google.appengine.ext.deferred", "invoke_member"),
     }
 )
+_METHODS = (MethodType, BuiltinFunctionType, MethodWrapperType)
 _NOT_INSTANCES = (type, ModuleType, FunctionType, BuiltinFunctionType, MethodType)
 
 
@@ -91,8 +92,8 @@ class Bounds:
         if self._is_log_only:
             return _collected(self, data, is_python3)
         if is_python3:
-            return _within(_Bounded(data, self).load())
-        return _within(python2.with_text_keywords(_BoundedPython2(data, self).load()))
+            return self._within(_Bounded(data, self).load())
+        return self._within(python2.with_text_keywords(_BoundedPython2(data, self).load()))
 
     def allows(self, module: str, name: str) -> bool:
         """Tell whether a name may be looked up."""
@@ -109,18 +110,51 @@ class Bounds:
             BoundsError: it is something that was only imported there, or not there to be called.
         """
         dotted = f"{module}.{name}"
+        if isinstance(found, ModuleType):
+            # Also one that the setting names: what it has imported would be its attributes.
+            _refuse(dotted, "which is a module")
         if name in _PLAIN.get(module, ()) or dotted in self._names:
             return found
         home = getattr(found, "__module__", None)
         own_name = getattr(found, "__qualname__", name)
         if (
-            isinstance(found, ModuleType)
-            or any(part.startswith("__") for part in name.split("."))
+            any(part.startswith("__") for part in name.split("."))
             or not isinstance(home, str)
             or not self.lists(f"{home}.{own_name}")
         ):
             _refuse(dotted, f"which is at home in {home}" if isinstance(home, str) else "")
         return found
+
+    def lists_home(self, found: Any) -> bool:
+        """Tell whether the setting has the place where a function, method or class is at home."""
+        return isinstance(found, (MethodType, FunctionType, type)) and self.lists(
+            f"{found.__module__}.{found.__qualname__}"
+        )
+
+    def _within(self, loaded: Any) -> Any:
+        if not (isinstance(loaded, tuple) and len(loaded) == 3):
+            return loaded
+        function, args, kwargs = loaded
+        if not isinstance(function, _InvokeMember):
+            return loaded
+        # Whatever can be iterated over would do for the call.
+        args = tuple(args)
+        if len(args) > 1:
+            self._check_member(args[0], args[1])
+        return function.real, args, kwargs
+
+    def _check_member(self, obj: Any, name: Any) -> None:
+        if type(name) is not str or name != "__call__":
+            _refuse_inner(obj, name)
+        try:
+            found = getattr(obj, name)
+        except Exception:
+            return  # the call raises it anew, where the task's own errors are handled
+        owner = getattr(found, "__self__", None)
+        is_method = isinstance(found, _METHODS) and (owner is obj or owner is type(obj))
+        # A class may hold what its module only imported: ``run = staticmethod(os.system)``.
+        if not is_method and not self.lists_home(found):
+            _refuse(f"the attribute {name!r:.100} of a {type(obj).__qualname__}")
 
 
 _read: tuple[AllowedNames, Bounds] | None = None
@@ -247,19 +281,9 @@ class _InvokeMember:
         self.real = real
 
 
-def _within(loaded: Any) -> Any:
-    if not (isinstance(loaded, tuple) and len(loaded) == 3):
-        return loaded
-    function, args, kwargs = loaded
-    if not isinstance(function, _InvokeMember):
-        return loaded
-    if isinstance(args, tuple) and len(args) > 1 and args[1] != "__call__":
-        _refuse_inner(args[0], args[1])
-    return function.real, args, kwargs
-
-
 def _refuse_inner(obj: Any, name: Any) -> None:
-    if not isinstance(name, str) or name.startswith("__") or isinstance(obj, _InvokeMember):
+    # Not of a class of its own, whose startswith might say anything.
+    if type(name) is not str or name.startswith("__") or isinstance(obj, _InvokeMember):
         _refuse(f"the attribute {name!r:.100} of a {type(obj).__qualname__}")
 
 
@@ -273,9 +297,7 @@ def _member_getter(bounds: Bounds) -> Callable[[Any, str], Any]:
             return found
         if isinstance(obj, type) and f"{obj.__qualname__}.{name}" in _PLAIN.get(obj.__module__, ()):
             return found
-        if isinstance(found, (MethodType, FunctionType, type)) and bounds.lists(
-            f"{found.__module__}.{found.__qualname__}"
-        ):
+        if bounds.lists_home(found):
             return found
         _refuse(f"the attribute {name!r:.100} of a {type(obj).__qualname__}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import os
 import subprocess
 from collections.abc import Iterator
@@ -57,6 +58,8 @@ class Point:
 
 class Session:
     limit = 1
+    forbid = staticmethod(bounds_other.forbidden)
+    forbid_also = functools.partial(bounds_other.forbidden)
 
     def __init__(self) -> None:
         self.name = "session"

@@ -228,6 +228,27 @@ class TestWhatDoesNot:
         deferred.run(written((INVOKE, (NOTE, "__call__", 1), {})))
         assert bounds_app.CALLS == [((1,), {})]
 
+    @pytest.mark.parametrize("pack", [tuple, list, collections.deque])
+    def test_invoke_member_is_judged_in_whatever_its_arguments_come(self, pack: Any) -> None:
+        refused((INVOKE, pack((NOTE, "__getattribute__", "__globals__")), {}))
+
+    def test_a_module_is_never_the_object_though_the_setting_names_it(self) -> None:
+        module = Name("tests.payload", "bounds_app")
+        refused((INVOKE, (module, "note"), {}))
+        refused((NOTE, (module,), {}))
+
+    @pytest.mark.parametrize("name", ["forbid", "forbid_also"])
+    @pytest.mark.parametrize("owner", ["Session", "SESSION"])
+    def test_what_a_class_holds_is_not_its_method(self, owner: str, name: str) -> None:
+        refused((INVOKE, (Name(APP, owner), name), {}))
+
+    def test_methods_of_plain_values_run(self) -> None:
+        counted: Any = deferred.run(written((INVOKE, ([3, 1, 3], "count", 3), {})))
+        assert counted == 2
+        assert run({"a": 1}.get, "a") == 1
+        with pytest.raises(AttributeError):
+            deferred.run(written((INVOKE, ([3], "nothing"), {})))
+
     def test_not_even_where_its_module_is_allowed(self, allowed: pytest.MonkeyPatch) -> None:
         allowed.setenv(VARIABLE, f"{APP},google.appengine.ext.deferred")
         real = Made(GETATTR, INVOKE, "real")
