@@ -157,6 +157,18 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert not broken
 
 
+def test_every_page_is_found_from_the_readme() -> None:
+    found, unread = set(), [PAGES[0]]
+    while unread:
+        page = unread.pop()
+        if page in found or not page.is_file():
+            continue
+        found.add(page)
+        links = re.findall(r"\]\(([^)#\s]+\.md)[)#]", page.read_text("utf-8"))
+        unread += [(page.parent / link).resolve() for link in links if "://" not in link]
+    assert set(PAGES) <= found
+
+
 def test_a_block_keeps_its_line_and_a_marked_one_is_left_out() -> None:
     text = (
         "# T\n\n```python\na = 1\n```\n\n<!-- not run: no such place -->\n\n"
