@@ -8,6 +8,7 @@ holds up requests.
 from __future__ import annotations
 
 import asyncio
+import functools
 import io
 import logging
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
@@ -74,7 +75,8 @@ deferred_app = DeferredApp()
 def defer_middleware(app: App) -> App:
     """Return the ASGI app with deferred tasks served at ``/_ah/queue/deferred…``.
 
-    The tasks that its other requests enqueue carry those requests' traces.
+    In its other requests ``run_after_response`` waits for the response's end, and the tasks that
+    they enqueue carry their traces.
 
     Args:
         app: gets all other paths, lifespans and WebSockets.
@@ -85,15 +87,40 @@ def defer_middleware(app: App) -> App:
             if _path(scope)[len(scope.get("root_path", "")) :].startswith(PREFIX):
                 await deferred_app(scope, receive, send)
                 return
-            token = trace.CURRENT.set(trace.of_request(_environ(scope)))
+            request = _Request()
+            tokens = CURRENT.set(request), trace.CURRENT.set(trace.of_request(_environ(scope)))
             try:
                 await app(scope, receive, send)
             finally:
-                trace.CURRENT.reset(token)
+                CURRENT.reset(tokens[0])
+                trace.CURRENT.reset(tokens[1])
+                await _end(request)
             return
         await app(scope, receive, send)
 
     return serve
+
+
+class _Request(Request):
+    """A request whose parts run in contexts of their own: what waits for its end keeps its own."""
+
+    __slots__ = ()
+
+    def add(self, function: Callable[[], object]) -> bool:
+        context = copy_context()
+
+        @functools.wraps(function, updated=())
+        def in_context() -> object:
+            return context.run(function)
+
+        return super().add(in_context)
+
+
+async def _end(request: Request) -> None:
+    if request.after:
+        await _in_thread(request.end)
+    else:
+        request.end()
 
 
 async def _live(receive: Receive, send: Send) -> None:
@@ -120,7 +147,7 @@ async def _serve(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": body})
     request = CURRENT.get()
     if request is not None:
-        await _in_thread(request.end)
+        await _end(request)
 
 
 async def _answer(scope: Scope, receive: Receive) -> _Answer:
@@ -156,7 +183,7 @@ async def _run(seen: door.Environ) -> _Answer:
     from google.appengine.ext import deferred
 
     environ.install()
-    request = Request(dict(seen))
+    request = _Request(dict(seen))
     CURRENT.set(request)
     trace.enter(seen)
     namespace = seen.get("HTTP_X_APPENGINE_CURRENT_NAMESPACE")
@@ -188,7 +215,7 @@ async def _run(seen: door.Environ) -> _Answer:
             exc_info=error,
         )
         # The server answers now; nobody else ends this request.
-        await _in_thread(request.end)
+        await _end(request)
         raise
     finally:
         if task is not None:

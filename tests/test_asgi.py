@@ -477,6 +477,71 @@ def test_the_middleware_hands_traces_on(bearer: dict[str, str]) -> None:
     assert "traceparent" not in untraced
 
 
+class TestAfterTheResponse:
+    @pytest.mark.parametrize("path", ["/sync", "/async"])
+    def test_it_runs_in_order_in_the_requests_context_off_the_loop(self, path: str) -> None:
+        ran: list[Any] = []
+        has_response, done = threading.Event(), threading.Event()
+
+        def work() -> None:
+            is_in_time = has_response.wait(20)
+            try:
+                asyncio.get_running_loop()
+            except RuntimeError:
+                ran.append((is_in_time, USER.get()))
+
+        def prepare() -> str:
+            USER.set("ann")
+            run_after_response(work)
+            run_after_response(done.set)
+            return "ok"
+
+        async def prepare_async() -> str:
+            return prepare()
+
+        app = fastapi.FastAPI()
+        app.get("/sync")(prepare)
+        app.get("/async")(prepare_async)
+        with asgi_server.serving(defer_middleware(app)) as port:
+            for _ in range(2):
+                assert ask(port, path, method="GET")[0] == 200
+                has_response.set()
+                assert done.wait(20)
+                done.clear()
+        assert ran == [(True, "ann")] * 2
+
+    def test_work_of_a_request_that_failed_is_not_lost(self) -> None:
+        done = threading.Event()
+        app = fastapi.FastAPI()
+
+        @app.get("/")
+        async def fails() -> None:
+            run_after_response(done.set)
+            raise LookupError
+
+        with asgi_server.serving(defer_middleware(app)) as port:
+            assert ask(port, "/", method="GET")[0] == 500
+            assert done.wait(20)
+
+    def test_a_failure_is_logged_with_its_function(self, caplog: pytest.LogCaptureFixture) -> None:
+        done = threading.Event()
+
+        def explodes() -> None:
+            raise LookupError
+
+        app = fastapi.FastAPI()
+
+        @app.get("/")
+        async def fails() -> None:
+            run_after_response(explodes)
+            run_after_response(done.set)
+
+        with asgi_server.serving(defer_middleware(app)) as port:
+            assert ask(port, "/", method="GET")[0] == 200
+            assert done.wait(20)
+        assert any("explodes, run after" in record.getMessage() for record in caplog.records)
+
+
 def test_a_websocket_is_closed() -> None:
     sent: list[Any] = []
 
