@@ -55,6 +55,7 @@ class WrappedApp:
         is_legacy: bool,
         deferred: WSGIApplication | None,
         set_namespace: Callable[[str], None],
+        stop: Callable[[], object],
         enter: Callable[[], object] | None = None,
         around: Callable[[WSGIApplication], WSGIApplication] | None = None,
     ) -> None:
@@ -65,6 +66,7 @@ class WrappedApp:
             is_legacy: whether ``os.environ`` shows each request's variables.
             deferred: answers ``/_ah/queue/deferred``; None leaves that path to the app.
             set_namespace: called with the namespace that a task carries.
+            stop: called when the platform is about to end this instance.
             enter: called within each request's context before anything else.
             around: wraps what answers, the deferred application included, once more.
         """
@@ -72,6 +74,7 @@ class WrappedApp:
         self._is_legacy = is_legacy
         self._deferred = deferred
         self._set_namespace = set_namespace
+        self._stop = stop
         self._enter = enter
         self._inner = self._answer if around is None else around(self._answer)
 
@@ -115,6 +118,7 @@ class WrappedApp:
         if self._deferred is not None and path == DEFERRED_PATH:
             return self._deferred(environ, start_response)
         if path == _STOP_PATH and environ.get("REMOTE_ADDR") == _STOP_ADDRESS:
+            self._stop()
             start_response("200 OK", [("Content-Type", "text/plain")])
             return [b"ok"]
         return self._app(environ, start_response)

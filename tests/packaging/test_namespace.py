@@ -32,9 +32,11 @@ SERVED = [
 LEFT_TO_THE_SDK = [
     "google.appengine",
     "google.appengine.api.apiproxy_stub_map",
+    "google.appengine.api.background_thread",
     "google.appengine.api.memcache",
     "google.appengine.api.namespace_manager",
     "google.appengine.api.queueinfo",
+    "google.appengine.api.runtime",
     "google.appengine.api.taskqueue.taskqueue_service_bytes_pb2",
     "google.appengine.api.users",
     "google.appengine.ext",

@@ -1,4 +1,4 @@
-"""``google.appengine.api``: taskqueue, queueinfo and ``wrap_wsgi_app``."""
+"""``google.appengine.api``: ``wrap_wsgi_app``, and what it holds together."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["wrap_wsgi_app"]
 
 _NOT_OURS = frozenset(
     {
-        "app_identity", "background_thread", "backends", "blobstore", "capabilities", "channel",
+        "app_identity", "backends", "blobstore", "capabilities", "channel",
         "datastore", "datastore_errors", "files", "images", "lib_config", "logservice", "mail",
-        "memcache", "modules", "oauth", "quota", "runtime", "search", "urlfetch",
+        "memcache", "modules", "oauth", "quota", "search", "urlfetch",
         "urlfetch_errors", "users", "validation",
     }
 )  # fmt: skip
@@ -59,6 +59,7 @@ def wrap_wsgi_app(
         is_legacy=use_legacy_context_mode,
         deferred=_deferred if use_deferred else None,
         set_namespace=_set_namespace,
+        stop=_begin_shutdown,
         enter=_entering(service),
         around=_beside_sdk(),
     )
@@ -86,6 +87,12 @@ def _set_namespace(namespace: str) -> None:
     from google.appengine.api import namespace_manager
 
     namespace_manager.set_namespace(namespace)
+
+
+def _begin_shutdown() -> None:
+    from google.appengine.api import runtime
+
+    runtime._begin_shutdown()
 
 
 def _entering(service: str) -> Callable[[], object] | None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from google.appengine.api import namespace_manager, queueinfo, taskqueue, wrap_wsgi_app
+from google.appengine.api import namespace_manager, queueinfo, runtime, taskqueue, wrap_wsgi_app
 from google.appengine.api.yaml_errors import EventError
 from google.appengine.ext import deferred, testbed
 
@@ -80,10 +80,14 @@ def test_g72_a_namespace_that_is_none_is_no_success(bed: Any, post: Any) -> None
         ("/_ah/stop", "10.0.0.1", b"'app'"),
     ],
 )
-def test_g73_starting_and_stopping(path: str, address: str, expected: bytes, post: Any) -> None:
+def test_g73_starting_and_stopping(
+    path: str, address: str, expected: bytes, post: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime, "_is_shutting_down", False)
     app = serving(lambda environ: "app")
     environ = post(PATH_INFO=path, REMOTE_ADDR=address, HTTP_X_APPENGINE_TASKNAME=None)
     assert answer(app, environ)[1] == expected
+    assert runtime.is_shutting_down() is (expected == b"ok")
 
 
 def test_g74_what_the_app_raises_is_logged_and_raised(
