@@ -12,7 +12,7 @@ JOBS ?= auto
 PYTEST = $(BIN)/pytest --numprocesses $(JOBS) --maxprocesses 4 --dist loadfile
 PYTEST_ARGS ?=
 
-.PHONY: help demo demo-rq test check lint format types bench docs sdk clean
+.PHONY: help demo demo-rq test check all-tests lint format types bench docs sdk clean
 .DEFAULT_GOAL := help
 
 help:
@@ -81,7 +81,10 @@ demo-services: .venv/.demo-ready
 test: .venv/.test-ready
 	@$(PYTEST) -m 'not packaging' $(PYTEST_ARGS)
 
-check: lint types sdk
+# Each part is a target of its own, so that --keep-going runs the tests whatever lint has found.
+check: lint types all-tests
+
+all-tests: sdk
 	@AEC_TEST_SDK_PYTHON='$(CURDIR)/$(SDK_PYTHON)' $(PYTEST) $(PYTEST_ARGS)
 
 lint: .venv/.test-ready
