@@ -11,6 +11,8 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 
 SETTLED_SECONDS = 0.5
@@ -22,15 +24,31 @@ _MOST_WINDOWS = 20
 
 
 class Gate:
-    """Opens when what was being set up when it was made is set up."""
+    """Opens when what was being set up when it was made is set up.
 
-    def __init__(self, settled_seconds: float = SETTLED_SECONDS) -> None:
+    Args:
+        settled_seconds: how long a thread that stands still is watched.
+        now: returns seconds, rising.
+        wanted: returns for how many seconds the thread that makes the gate, by its native
+            identifier, has worked or waited for a processor.
+    """
+
+    def __init__(
+        self,
+        settled_seconds: float = SETTLED_SECONDS,
+        *,
+        now: Callable[[], float] = time.monotonic,
+        wanted: Callable[[int], float] | None = None,
+    ) -> None:
         self._settled_seconds = settled_seconds
+        self._now = now
+        self._wanted = wanted or processor_seconds
         self._thread = threading.get_ident()
+        self._native_thread = threading.get_native_id()
         self._frames: list[FrameType] = _stack(sys._getframe(1))
         self._places: tuple[int, ...] = ()
-        self._still_since = time.monotonic()
-        self._worked_before = 0.0
+        self._still_since = now()
+        self._wanted_before = 0.0
 
     def is_open(self) -> bool:
         """Tell whether dispatching may begin; to be asked again while it says no."""
@@ -48,15 +66,15 @@ class Gate:
 
     def _is_settled(self, left: list[FrameType], on_stack: list[FrameType]) -> bool:
         places = () if any(map(_is_importing, on_stack)) else tuple(each.f_lasti for each in left)
-        now, worked = time.monotonic(), _processor_seconds(self._thread)
+        now, wanted = self._now(), self._wanted(self._native_thread)
         still = now - self._still_since
         if places and places == self._places:
             if still < self._settled_seconds:
                 return False
             # A loop that computes is always seen at the same place: where threads take turns.
-            is_working = worked - self._worked_before > _WORKING_SHARE * still
+            is_working = wanted - self._wanted_before > _WORKING_SHARE * still
             return not is_working or still > _MOST_WINDOWS * self._settled_seconds
-        self._places, self._still_since, self._worked_before = places, now, worked
+        self._places, self._still_since, self._wanted_before = places, now, wanted
         return False
 
 
@@ -77,13 +95,14 @@ def _is_importing(frame: FrameType) -> bool:
     return spec is not None and bool(getattr(spec, "_initializing", False))
 
 
-def _processor_seconds(thread: int) -> float:
-    if sys.platform == "linux":
-        try:
-            return time.clock_gettime(time.pthread_getcpuclockid(thread))
-        except OSError:  # the thread has ended
-            pass
-    return 0.0
+def processor_seconds(native_thread: int) -> float:
+    """Seconds on a processor, and in the queue for one: on a busy machine those are the more."""
+    try:
+        told = Path(f"/proc/self/task/{native_thread}/schedstat").read_text("ascii")
+        worked, waited, _ = map(int, told.split())
+    except (OSError, ValueError):  # the thread has ended, or this is no Linux
+        return 0.0
+    return (worked + waited) / 1e9
 
 
 def _is_reloader() -> bool:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import queue
 import subprocess
 import sys
 import textwrap
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from appengine_compat.backends.embedded_gate import Gate
+import pytest
+
+from appengine_compat.backends.embedded_gate import Gate, processor_seconds
 
 PATIENCE_SECONDS = 20.0
 
@@ -20,55 +26,93 @@ def opens(gate: Gate) -> bool:
     return False
 
 
-def made_in_a_thread(set_up) -> tuple[Gate, threading.Thread]:
-    """Run ``set_up(register)`` in a thread of its own; return the gate that register made."""
-    gates: list[Gate] = []
-    is_made = threading.Event()
+class Clock:
+    """Seconds that a test lets pass, and those of them that the watched thread wanted to work."""
 
-    def register() -> None:
-        gates.append(Gate(settled_seconds=0.1))
-        is_made.set()
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.wanted_seconds = 0.0
 
-    thread = threading.Thread(target=lambda: set_up(register), daemon=True)
+    def __call__(self) -> float:
+        return self.seconds
+
+    def wanted(self, thread: int) -> float:
+        return self.wanted_seconds
+
+    def advance(self, seconds: float, working: float = 0.0) -> None:
+        self.seconds += seconds
+        self.wanted_seconds += working * seconds
+
+
+@contextmanager
+def being_set_up(clock: Clock | None = None) -> Iterator[Gate]:
+    """Yield a gate that was made by a function which has not returned yet."""
+    gates: queue.Queue[Gate] = queue.Queue()
+    is_over = threading.Event()
+
+    def set_up() -> None:
+        gates.put(Gate(now=clock, wanted=clock.wanted) if clock else Gate(settled_seconds=0.1))
+        is_over.wait()
+
+    thread = threading.Thread(target=set_up, daemon=True)
     thread.start()
-    assert is_made.wait(PATIENCE_SECONDS)
-    return gates[0], thread
+    gate = gates.get(timeout=PATIENCE_SECONDS)
+    try:
+        yield gate
+    finally:
+        is_over.set()
+        thread.join()
 
 
 def test_it_opens_when_the_function_that_sets_up_has_returned():
-    gate, thread = made_in_a_thread(lambda register: register())
-    thread.join()
-    assert gate.is_open()
-
-
-def test_it_stays_shut_while_the_function_goes_on():
-    is_over = threading.Event()
-
-    def set_up(register):
-        register()
-        while not is_over.is_set():
-            pass
-
-    gate, thread = made_in_a_thread(set_up)
-    for _ in range(40):
+    with being_set_up(Clock()) as gate:
         assert not gate.is_open()
-        threading.Event().wait(0.01)
-    is_over.set()
-    thread.join()
     assert gate.is_open()
+
+
+def asked_until_open(gate: Gate, clock: Clock, *, working: float) -> float:
+    """Ask ten times a second; return after how many seconds it opens."""
+    while not gate.is_open():
+        clock.advance(0.1, working)
+        assert clock.seconds < 60
+    return clock.seconds
 
 
 def test_it_opens_when_what_is_left_stands_still_in_a_main_loop():
-    end = threading.Event()
+    clock = Clock()
+    with being_set_up(clock) as gate:
+        assert asked_until_open(gate, clock, working=0.05) == pytest.approx(0.5, abs=0.2)
 
-    def serve(register):
-        register()
-        end.wait(PATIENCE_SECONDS)
 
-    gate, thread = made_in_a_thread(serve)
-    assert opens(gate)
-    end.set()
-    thread.join()
+def test_it_stays_shut_while_the_function_works():
+    clock = Clock()
+    with being_set_up(clock) as gate:
+        for _ in range(90):
+            assert not gate.is_open()
+            clock.advance(0.1, working=0.5)
+    assert gate.is_open()
+
+
+def test_what_works_for_very_long_is_a_main_loop_too():
+    clock = Clock()
+    with being_set_up(clock) as gate:
+        assert asked_until_open(gate, clock, working=1.0) == pytest.approx(10, abs=0.5)
+
+
+def test_the_clocks_of_the_machine_tell_that_a_thread_waits():
+    with being_set_up() as gate:
+        assert opens(gate)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of threads")
+def test_the_clocks_of_the_machine_tell_that_a_thread_works():
+    thread = threading.get_native_id()
+    before = processor_seconds(thread)
+    until = time.thread_time() + 0.05
+    while time.thread_time() < until:
+        pass
+    # The kernel notes it from tick to tick.
+    assert processor_seconds(thread) - before > 0.02
 
 
 def dispatched_in(tmp_path, files: dict[str, str], *command: str) -> list[str]:
