@@ -157,9 +157,15 @@ def _plain(address: str) -> str:
 
 
 def _ngrok_address() -> str:
-    from appengine_compat.backends import ngrok
+    from appengine_compat.local import ngrok
 
-    return ngrok.public_address()
+    try:
+        return ngrok.public_address()
+    except ngrok.TunnelError as error:
+        raise BackendError(
+            Reason.INVALID_TARGET,
+            f"{settings.targets_place()} says ngrok, and {error}, or set the address itself.",
+        ) from error
 
 
 def url(address: str, relative_url: str) -> str:

@@ -160,7 +160,7 @@ def identity() -> Iterator[Finding]:
     audience = settings.AUDIENCE.get()
     if audience:
         yield ok("audience", f"{audience}, from {settings.AUDIENCE.variable}")
-    elif any(address.startswith("http") for address in settings.TARGETS.get().values()):
+    elif any(address != targets.APP_ENGINE for address in settings.TARGETS.get().values()):
         yield ok("audience", f"the target's address, from {settings.targets_place()}")
     else:
         yield warning(

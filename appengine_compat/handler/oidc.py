@@ -10,13 +10,17 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import logging
 import time
+from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import quote
 
 from appengine_compat import platform, settings
 from appengine_compat.handler import oidc_keys, refusals
 from appengine_compat.handler.refusals import Refused
+
+_log = logging.getLogger("appengine_compat.handler")
 
 GOOGLE_ISSUERS = ("https://accounts.google.com", "accounts.google.com")
 
@@ -126,14 +130,25 @@ def _allowed_audiences(environ: Any) -> tuple[str, ...]:
         return (audience,)
     # Clients choose the Host header. Where our own addresses are known, a token that the same
     # account sent elsewhere must not be let in by naming that other address as the host.
-    bases = tuple(
-        address
-        for address in settings.TARGETS.get().values()
-        if address.startswith(("http://", "https://"))
-    )
+    bases = tuple(_addresses(settings.TARGETS.get().values()))
     own = platform.own_url() if bases else ""
     origins = (*bases, own) if own else bases or (_origin(environ),)
     return origins + tuple(origin + path for origin in origins for path in _own_paths(environ))
+
+
+def _addresses(targets: Iterable[str]) -> Iterator[str]:
+    for target in targets:
+        if target.startswith(("http://", "https://")):
+            yield target
+        elif target == "ngrok":
+            from appengine_compat.local import ngrok
+
+            try:
+                yield ngrok.public_address()
+            except ngrok.TunnelError as error:
+                _log.warning(
+                    "The tunnel's address, for which tasks are meant, is unknown: %s", error
+                )
 
 
 def _own_paths(environ: Any) -> list[str]:

@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appengine_compat import platform, settings
-from appengine_compat.backends import ngrok, targets
+from appengine_compat.backends import targets
 from appengine_compat.backends.base import BackendError, Reason
 from appengine_compat.core.model import AppEngineRouting
+from appengine_compat.local import ngrok
 
 SHAPES = [
     ("worker", AppEngineRouting(service="worker")),

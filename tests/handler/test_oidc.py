@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from appengine_compat import platform
 from appengine_compat.handler import door, oidc, oidc_keys
 from appengine_compat.handler.door import Trust, Verdict
+from appengine_compat.local import ngrok
 
 from .conftest import ACCOUNT, AUDIENCE, KEYS, Issuer, base64url, part
 
@@ -209,6 +210,28 @@ class TestAudience:
         assert asked(elsewhere, HTTP_HOST="other.example.com").code == "AEC-OIDC-AUDIENCE"
         assert asked(issuer.token(aud=self.URL), HTTP_HOST="10.0.0.1").trusted
         assert asked(issuer.token(aud=AUDIENCE)).trusted
+
+    def test_a_tunnel_is_known_by_the_address_that_its_agent_tells(
+        self, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("APPENGINE_COMPAT_TARGETS", "ngrok")
+        monkeypatch.setattr(ngrok, "public_address", lambda: "https://abc.ngrok.app")
+        # The tunnel ends the encryption, so what arrives is http.
+        arrives = {"wsgi.url_scheme": "http", "HTTP_HOST": "abc.ngrok.app"}
+        assert asked(issuer.token(aud="https://abc.ngrok.app"), **arrives).trusted
+        elsewhere = issuer.token(aud="https://other.example.com")
+        found = asked(elsewhere, **{**arrives, "HTTP_HOST": "other.example.com"})
+        assert found.code == "AEC-OIDC-AUDIENCE"
+
+    def test_without_an_agent_it_is_told_why_no_token_fits(
+        self, issuer: Issuer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setenv("APPENGINE_COMPAT_TARGETS", "ngrok")
+        monkeypatch.setattr(ngrok, "AGENT", "127.0.0.1:1")
+        arrives = {"wsgi.url_scheme": "http", "HTTP_HOST": "abc.ngrok.app"}
+        token = issuer.token(aud="https://abc.ngrok.app")
+        assert asked(token, **arrives).code == "AEC-OIDC-AUDIENCE"
+        assert "start one (ngrok http 8080)" in caplog.text
 
     def test_a_cloud_run_services_own_address_counts_beside_the_tables(
         self, issuer: Issuer, monkeypatch: pytest.MonkeyPatch

@@ -6,13 +6,17 @@ import http.client
 import json
 import time
 
-from appengine_compat import settings
-from appengine_compat.backends.base import BackendError, Reason
+from appengine_compat.errors import CompatError
 
 AGENT = "127.0.0.1:4040"
 TIMEOUT_SECONDS = 2.0
 KEPT_SECONDS = 10.0
 """How long an answer is kept: a tunnel that is started anew has another address."""
+
+
+class TunnelError(CompatError):
+    """No tunnel's address is known; says why, and what to do."""
+
 
 _kept: tuple[str, float, str] | None = None
 
@@ -21,7 +25,7 @@ def public_address() -> str:
     """Return the https address of the tunnel that is open.
 
     Raises:
-        BackendError: INVALID_TARGET: no agent answers, or it has no tunnel, or several.
+        TunnelError: no agent answers, or it has no tunnel, or several.
     """
     global _kept
     now = time.monotonic()
@@ -36,9 +40,8 @@ def _tunnels() -> object:
         connection.request("GET", "/api/tunnels", headers={"Accept": "application/json"})
         return json.loads(connection.getresponse().read())
     except (OSError, ValueError, http.client.HTTPException) as error:
-        raise _refused(
-            f"no ngrok agent answers at {AGENT} ({error})",
-            "start one (ngrok http 8080)",
+        raise TunnelError(
+            f"no ngrok agent answers at {AGENT} ({error}): start one (ngrok http 8080)"
         ) from error
     finally:
         connection.close()
@@ -56,17 +59,9 @@ def _only_address(answer: object) -> str:
     if len(addresses) == 1:
         return str(addresses[0])
     if not addresses:
-        raise _refused(
-            f"the ngrok agent at {AGENT} has no https tunnel open", "open one (ngrok http 8080)"
+        raise TunnelError(
+            f"the ngrok agent at {AGENT} has no https tunnel open: open one (ngrok http 8080)"
         )
-    raise _refused(
-        f"the ngrok agent at {AGENT} has several tunnels open ({', '.join(addresses)})",
-        "leave one",
-    )
-
-
-def _refused(what: str, remedy: str) -> BackendError:
-    return BackendError(
-        Reason.INVALID_TARGET,
-        f"{settings.targets_place()} says ngrok, and {what}: {remedy}, or set the address itself.",
+    raise TunnelError(
+        f"the ngrok agent at {AGENT} has several tunnels open ({', '.join(addresses)}): leave one"
     )
