@@ -191,8 +191,10 @@ def check(environ: Mapping[str, str] | None = None) -> None:
 def _nearest(name: str, known: Mapping[str, object]) -> str:
     import difflib
 
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    return f" (did you mean {close[0]}?)" if close else ""
+    # Compared without what all have in common, which would make anything look near.
+    rests = {each.removeprefix(PREFIX): each for each in known}
+    close = difflib.get_close_matches(name.removeprefix(PREFIX), rests, n=1, cutoff=0.6)
+    return f" (did you mean {rests[close[0]]}?)" if close else ""
 
 
 # --- parsers -------------------------------------------------------------------------------
