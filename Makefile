@@ -23,7 +23,7 @@ help:
 	@echo 'make check    lint, types and all tests: what must pass before a commit'
 	@echo 'make format   put the code into shape'
 	@echo 'make bench    run every benchmark and print one table'
-	@echo 'make docs     write docs/configuration.md and docs/parity.md anew from their tables'
+	@echo 'make docs     write the pages and tables of docs/ that are made from tables of the code'
 	@echo 'make sdk      make the environment with Google'"'"'s SDK that parity tests ask'
 	@echo 'make clean    remove what was built, environments included'
 
@@ -108,6 +108,7 @@ bench: .venv/.test-ready sdk
 docs: .venv/.test-ready
 	@$(BIN)/python docs/generate.py
 	@$(BIN)/python -m tests.parity.page
+	@$(BIN)/python -m tests.contract.page
 
 clean:
 	rm -rf .venv .venv-sdk .venv-3.* .types build dist *.egg-info \

@@ -1,5 +1,6 @@
-"""The table of what every backend promises, in the words of the suite that holds it.
+"""The tables of what every backend promises, and of where the roads differ.
 
+The first is in the words of the suite that holds it, the second in those of `differences.py`.
 ``python -m tests.contract.page`` writes it into the pages that show it. The suite runs each test
 against each backend, and no test is left out for one: so each row holds for each column.
 """
@@ -10,10 +11,22 @@ import ast
 import re
 from pathlib import Path
 
+from tests.contract.differences import APP_ENGINE, EMBEDDED, HTTP, RQ, SERVICES
+from tests.contract.differences import table as differing
+
 SUITE = Path(__file__).with_name("test_backend.py")
-PAGES = (Path(__file__).parents[2] / "docs" / "road-rq.md",)
+DOCS = Path(__file__).parents[2] / "docs"
+ROADS = {
+    DOCS / "road-rq.md": (RQ, HTTP),
+    DOCS / "tunnel.md": (HTTP, APP_ENGINE),
+    DOCS / "services.md": (SERVICES, APP_ENGINE),
+    DOCS / "local-development.md": (EMBEDDED, APP_ENGINE),
+}
+"""Each page's road, and what it is compared with."""
+PAGES = tuple(ROADS)
 
 _TABLE = re.compile(r"(<!-- contract -->\n).*?(<!-- /contract -->\n)", re.DOTALL)
+_DIFFERENCES = re.compile(r"(<!-- differences -->\n).*?(<!-- /differences -->\n)", re.DOTALL)
 
 
 def table() -> str:
@@ -29,9 +42,11 @@ def table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def written(text: str) -> str:
-    """Return a page's text with the table as it stands now."""
-    return _TABLE.sub(lambda match: f"{match[1]}\n{table()}\n{match[2]}", text)
+def written(path: Path) -> str:
+    """Return a page's text with its tables as they stand now."""
+    text = _TABLE.sub(lambda match: f"{match[1]}\n{table()}\n{match[2]}", path.read_text("utf-8"))
+    differences = differing(*ROADS[path])
+    return _DIFFERENCES.sub(lambda match: f"{match[1]}\n{differences}\n{match[2]}", text)
 
 
 def _backends(tree: ast.Module) -> list[str]:
@@ -60,4 +75,4 @@ def _promises(tree: ast.Module) -> list[tuple[str, str]]:
 
 if __name__ == "__main__":
     for page in PAGES:
-        page.write_text(written(page.read_text("utf-8")), "utf-8")
+        page.write_text(written(page), "utf-8")
