@@ -8,6 +8,7 @@ holds up requests.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import functools
 import io
 import logging
@@ -34,6 +35,10 @@ RECEIVE_SECONDS = 60.0
 
 _QUEUES = "/_ah/queue/"
 _TEXT = [("Content-Type", "text/plain; charset=utf-8")]
+_TRACE_HEADERS = {
+    trace.TRACEPARENT.encode(): trace.TRACEPARENT_KEY,
+    trace.CLOUD_TRACE_CONTEXT.lower().encode(): trace.CLOUD_TRACE_CONTEXT_KEY,
+}
 _OF_ANOTHER = ("CONTENT_TYPE", "CONTENT_LENGTH")
 
 _Answer = tuple[str, int, Iterable[tuple[str, str]]]
@@ -88,7 +93,7 @@ def defer_middleware(app: App) -> App:
                 await deferred_app(scope, receive, send)
                 return
             request = _Request()
-            tokens = CURRENT.set(request), trace.CURRENT.set(trace.of_request(_environ(scope)))
+            tokens = CURRENT.set(request), trace.CURRENT.set(_trace(scope))
             try:
                 await app(scope, receive, send)
             finally:
@@ -99,6 +104,15 @@ def defer_middleware(app: App) -> App:
         await app(scope, receive, send)
 
     return serve
+
+
+def _trace(scope: Scope) -> trace.Trace | None:
+    brought = {
+        _TRACE_HEADERS[name]: value.decode("latin-1")
+        for name, value in scope["headers"]
+        if name in _TRACE_HEADERS
+    }
+    return trace.of_request(brought) if brought else None
 
 
 class _Request(Request):
@@ -286,7 +300,13 @@ class _Stream(io.RawIOBase):
     def read(self, size: int = -1, /) -> bytes:
         while not self._is_over and (size < 0 or len(self._rest) < size):
             received = asyncio.run_coroutine_threadsafe(_received(self._receive), self._loop)
-            message = received.result(RECEIVE_SECONDS)
+            try:
+                message = received.result(RECEIVE_SECONDS)
+            except concurrent.futures.TimeoutError:
+                # Whoever asks takes what is there for a body that broke off.
+                received.cancel()
+                self._is_over = True
+                break
             self._rest += message.get("body", b"")
             self._is_over = not message.get("more_body", False)
         size = len(self._rest) if size < 0 else size

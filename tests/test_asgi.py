@@ -11,6 +11,7 @@ import pickle
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,7 +24,7 @@ import starlette.responses
 from google.appengine.api import namespace_manager
 from google.appengine.ext import deferred
 
-from appengine_compat import install_defer_routes, on_permanent_failure, run_after_response
+from appengine_compat import asgi, install_defer_routes, on_permanent_failure, run_after_response
 from appengine_compat.asgi import MAX_BODY_BYTES, defer_middleware, deferred_app
 from appengine_compat.backends import choice
 from appengine_compat.backends.base import Outcome
@@ -421,8 +422,6 @@ class TestTheDoor:
         monkeypatch.setenv("APPENGINE_COMPAT_BACKEND", "rq")
         monkeypatch.setenv("APPENGINE_COMPAT_SIGNING_KEYS", "k:0123456789abcdef")
         monkeypatch.delenv("APPENGINE_COMPAT_SERVICE_ACCOUNT", raising=False)
-        import time
-
         body = deferred.serialize(note, "signed")
         signature = signing.header_for(
             method="POST", url=f"http://x{PATH}", queue="default", task_name="task1", body=body,
@@ -434,6 +433,28 @@ class TestTheDoor:
         assert ask(port, f"{PATH}_other", body, **TASK, **signature)[0] == 403
         assert ask(port, PATH, body + b"x", **TASK, **signature)[0] == 403
         assert SEEN == [("signed",)]
+
+    def test_a_signed_body_that_does_not_come_is_waited_for_no_longer_than_that(
+        self, one_port: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("APPENGINE_COMPAT_BACKEND", "rq")
+        monkeypatch.setenv("APPENGINE_COMPAT_SIGNING_KEYS", "k:0123456789abcdef")
+        monkeypatch.delenv("APPENGINE_COMPAT_SERVICE_ACCOUNT", raising=False)
+        monkeypatch.setattr(asgi, "RECEIVE_SECONDS", 0.05)
+        body = deferred.serialize(note, "late")
+        signature = signing.header_for(
+            method="POST", url=f"http://x{PATH}", queue="default", task_name="task1", body=body,
+            at=time.time(),
+        )  # fmt: skip
+        head = "".join(f"{name}: {value}\r\n" for name, value in {**TASK, **signature}.items())
+        request = f"POST {PATH} HTTP/1.1\r\nHost: x\r\n{head}Content-Length: {len(body)}\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", one_port), timeout=20) as connection:
+            connection.sendall(request.encode() + body[:5])
+            answer = http.client.HTTPResponse(connection)
+            answer.begin()
+            assert answer.status == 403
+            assert answer.read().startswith(b"AEC-SIGNATURE-BODY")
+        assert SEEN == []
 
     def test_who_is_refused_waits_for_no_body(self, one_port: int, bearer: dict[str, str]) -> None:
         request = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
