@@ -7,7 +7,7 @@ import functools
 import json
 from collections.abc import Iterator
 
-from appengine_compat.cli import set_up, surroundings
+from appengine_compat.cli import self_test, set_up, surroundings
 from appengine_compat.cli.command import Command
 from appengine_compat.cli.findings import Check, Finding, Status, failed
 from appengine_compat.errors import CompatError
@@ -69,7 +69,7 @@ def _findings(options: argparse.Namespace) -> Iterator[Finding]:
         functools.partial(surroundings.door, options.url),
     ]
     if options.send_test_task:
-        checks.append(functools.partial(surroundings.test_task, options.wait))
+        checks.append(functools.partial(self_test.test_task, options.wait))
     for check in checks:
         yield from _found_by(check)
 

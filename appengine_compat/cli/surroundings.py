@@ -14,7 +14,6 @@ from appengine_compat.cli import set_up
 from appengine_compat.cli.findings import Finding, failed, ok, skipped, warning
 from appengine_compat.core.names import QueueName
 from appengine_compat.errors import ConfigError
-from appengine_compat.platform import Platform
 from appengine_compat.queues import queue_yaml
 
 if TYPE_CHECKING:
@@ -249,52 +248,3 @@ def request(method: str, url: str, body: bytes | None = None) -> tuple[int, str,
 
 def _text(data: bytes) -> str:
     return data.decode("utf-8", "replace")
-
-
-def test_task(seconds: float) -> Iterator[Finding]:
-    """Enqueue a task that does nothing, and wait until it is done."""
-    from google.appengine.ext import deferred
-
-    from appengine_compat.payload import self_test
-
-    check = "test task"
-    chosen = set_up.kind()
-    try:
-        task = deferred.defer(self_test.answer, f"{time.time():.0f}")
-    except Exception as error:  # what taskqueue raises has many classes, and all end here
-        yield failed(check, f"cannot be enqueued: {error}", "mend what failed above")
-        return
-    name = str(task.name)
-    if chosen != choice.CLOUD_TASKS:
-        yield ok(check, f"{name} is enqueued; the app that runs here logs its arrival")
-        return
-    yield _waited_for(
-        check,
-        str(QueueName(platform.project().value, platform.location().value, "default").task(name)),
-        seconds,
-    )
-
-
-def _waited_for(check: str, name: str, seconds: float) -> Finding:
-    from appengine_compat.backends import cloud_tasks_inspection as inspection
-
-    inspector = inspection.Inspector()
-    until = time.monotonic() + seconds
-    last = ""
-    while True:
-        try:
-            state = inspector.task(name)
-        except inspection.InspectionError as error:
-            return failed(check, str(error), "grant roles/cloudtasks.viewer")
-        if state is None:
-            return ok(check, f"{name} has come through")
-        last = f"{state.attempts} attempts, the last answered: {state.last_status or 'nothing yet'}"
-        if time.monotonic() > until:
-            break
-        time.sleep(0.5)
-    where = (
-        "the service's log" if platform.detect() is not Platform.APP_ENGINE else "App Engine's log"
-    )
-    return failed(
-        check, f"not done after {seconds:.0f} seconds ({last})", f"see {where} for AEC- codes"
-    )

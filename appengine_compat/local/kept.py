@@ -121,6 +121,14 @@ def find(connection: Connection, number: int) -> Entry | None:
     return None if row is None else _entry(row)
 
 
+def latest(connection: Connection, task_id: str, limit: int = 10) -> list[Entry]:
+    """Return what is kept of tasks of this id, in whatever queue, the last first."""
+    rows = connection.execute(
+        f"SELECT {_COLUMNS} FROM kept WHERE task = ? ORDER BY id DESC LIMIT ?", (task_id, limit)
+    )
+    return [_entry(row) for row in rows]
+
+
 def drop(connection: Connection, numbers: Sequence[int]) -> int:
     """Forget what is kept under these numbers; return how many were there."""
     count = 0

@@ -50,6 +50,17 @@ class Begun:
     tombstone_seconds: int
 
 
+@dataclass(frozen=True, slots=True)
+class Record:
+    """How far a task has come."""
+
+    state: str
+    """``waiting``, ``running``, ``done``, ``failed`` for good, or ``deleted``."""
+    attempts: int
+    status: str
+    """What the last attempt was answered; "" before the first."""
+
+
 class Ledger:
     """The records of one task."""
 
@@ -126,6 +137,18 @@ class Ledger:
             ],
         )
         return connection.text(answer[0]) == "ok"
+
+    def record(self) -> Record | None:
+        """Return how far the task has come; None once it is forgotten.
+
+        Raises:
+            redis.RedisError: Redis does not tell.
+        """
+        facts: Any = self._client.hmget(
+            keys.job(self._job_id), ["aec_state", "aec_attempts", "aec_status"]
+        )
+        state, attempts, status = ("" if fact is None else connection.text(fact) for fact in facts)
+        return Record(state, int(attempts or 0), status) if state else None
 
     def _run(self, script: str, names: list[str], arguments: list[Any]) -> Any:
         registered = self._client.register_script(scripts.with_library(script))
