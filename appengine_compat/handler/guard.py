@@ -28,8 +28,9 @@ def require_task(app_or_view: Guarded, *, paths: Iterable[str] | None = None) ->
     Args:
         app_or_view: what to guard. Of a WSGI app, or a Flask app, the paths that begin with one
             of ``paths``. A view function of Flask or Django always, whatever its path.
-        paths: path prefixes, ``SCRIPT_NAME`` left out; None for those of the setting
-            ``APPENGINE_COMPAT_TASK_PATHS``.
+        paths: path prefixes, or one, ``SCRIPT_NAME`` left out; None for those of the setting
+            ``APPENGINE_COMPAT_TASK_PATHS``. ``/tasks/`` is not ``/tasks``: where a router takes
+            the one for the other, write it without the slash.
 
     Returns:
         The guarded view or WSGI app; a Flask app itself, with its ``wsgi_app`` guarded.
@@ -38,6 +39,8 @@ def require_task(app_or_view: Guarded, *, paths: Iterable[str] | None = None) ->
     if inner is not None:
         app_or_view.wsgi_app = require_task(inner, paths=paths)  # type: ignore[attr-defined]
         return app_or_view
+    if isinstance(paths, str):
+        paths = (paths,)
     prefixes = None if paths is None else tuple(paths)
 
     @functools.wraps(app_or_view, updated=())
@@ -76,7 +79,8 @@ def _served(
 ) -> Iterable[bytes]:
     if prefixes is None:
         prefixes = settings.TASK_PATHS.get()
-    if not environ.get("PATH_INFO", "").startswith(prefixes):
+    path = environ.get("PATH_INFO", "")
+    if not (path.startswith(prefixes) or _plain(path).startswith(prefixes)):
         view.prepare(environ)
         return app(environ, start_response)
     refused = refusal(environ)
@@ -85,6 +89,19 @@ def _served(
     status = HTTPStatus(refused.status)
     start_response(f"{status.value} {status.phrase}", refusal_headers(refused))
     return [refused.text.encode()]
+
+
+def _plain(path: str) -> str:
+    """Return a path as routers may read it that go by its parts: ``//a/./b`` is ``/a/b``."""
+    if "//" not in path and "/." not in path and path[:1] == "/":
+        return path
+    parts: list[str] = []
+    for part in path.split("/"):
+        if part == "..":
+            del parts[-1:]
+        elif part not in ("", "."):
+            parts.append(part)
+    return "/" + "/".join(parts) + ("/" if path.endswith("/") else "")
 
 
 def _viewed_by_flask(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:

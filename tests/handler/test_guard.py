@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import unquote
 
 import flask
 import pytest
@@ -57,6 +58,24 @@ def test_which_paths_is_a_setting(app: flask.Flask, monkeypatch: pytest.MonkeyPa
     assert client.get("/internal/a").status_code == 401
     assert client.get("/tasks").status_code == 200
     assert client.get("/tasks/a", headers=task_headers("/tasks/a")).text == "t"
+
+
+@pytest.mark.parametrize(
+    "path", ["//tasks/a", "/./tasks/a", "/x/../tasks/a", "///tasks//a", "tasks/a", "/%2e/tasks/"]
+)
+def test_another_spelling_of_a_path_is_guarded_too(path: str) -> None:
+    """Some routers go by the parts of a path, to whom these are all the same."""
+    served: list[str] = []
+
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        served.append(environ["PATH_INFO"])
+        start_response("200 OK", [])
+        return [b""]
+
+    statuses: list[str] = []
+    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": unquote(path)}
+    list(require_task(app, paths="/tasks/")(environ, lambda status, _: statuses.append(status)))
+    assert (statuses, served) == (["401 Unauthorized"], [])
 
 
 def test_or_an_argument(app: flask.Flask) -> None:
