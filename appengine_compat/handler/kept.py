@@ -30,6 +30,9 @@ RECORD_KEY = "appengine_compat_kept_task"
 PAYLOAD_KEY = "appengine_compat.payload"
 """Where the handler leaves the payload in the WSGI environment."""
 
+ERRORS_KEY = "appengine_compat.permanent_failures"
+"""A list in the WSGI environment, of a caller who wants to know what made a task fail for good."""
+
 MAX_RECORD_BYTES = 250_000
 """Cloud Logging refuses entries over 256 KB; the rest is for what its agents add."""
 
@@ -276,6 +279,9 @@ def keep(environ: Mapping[str, Any], error: BaseException) -> KeptTask:
     """
     task = _task_of(environ, error)
     running.note_kept(environ)
+    told = environ.get(ERRORS_KEY)
+    if type(told) is list:
+        told.append(error)
     if not _is_in_database(environ, task):
         _log.error("%s", to_log_line(task))
     for callback in tuple(_callbacks):

@@ -30,7 +30,7 @@ class Attempt:
     """What the app answered; 500 if it raised."""
     body: bytes
     error: BaseException | None
-    """What the app raised."""
+    """What the app raised; of a task that is ``ok``, why it failed for good, if it did."""
     is_given_up: bool
     """Whether the queue gives the task up after this attempt."""
 

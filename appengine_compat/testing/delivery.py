@@ -10,6 +10,7 @@ from urllib.parse import unquote_to_bytes
 from appengine_compat.backends.stub_queues import StubTask
 from appengine_compat.core import headers
 from appengine_compat.core.headers import AttemptFacts, Family
+from appengine_compat.handler import kept
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,10 +26,12 @@ def deliver(app: WSGIApplication, task: StubTask) -> tuple[int, bytes, BaseExcep
     """Call an app with a task, as a server would.
 
     Returns:
-        The status, the body, and what the app raised (the status is 500 then).
+        The status, the body, and what the app raised (the status is 500 then), or why the task
+        failed for good (the status is 200 then).
     """
     answers: list[str] = []
     written: list[bytes] = []
+    for_good: list[BaseException] = []
 
     def start_response(
         status: str, _: list[tuple[str, str]], exc_info: object = None
@@ -39,7 +42,7 @@ def deliver(app: WSGIApplication, task: StubTask) -> tuple[int, bytes, BaseExcep
         return written.append
 
     try:
-        chunks = app(environ_for(task), start_response)
+        chunks = app({**environ_for(task), kept.ERRORS_KEY: for_good}, start_response)
         try:
             written.extend(chunks)
         finally:
@@ -51,7 +54,7 @@ def deliver(app: WSGIApplication, task: StubTask) -> tuple[int, bytes, BaseExcep
     # As a server does: whatever an app raises, sys.exit included, is a 500.
     except (Exception, SystemExit) as error:
         return 500, b"", error
-    return int(answers[-1][:3]), b"".join(written), None
+    return int(answers[-1][:3]), b"".join(written), for_good[-1] if for_good else None
 
 
 def environ_for(task: StubTask) -> dict[str, Any]:

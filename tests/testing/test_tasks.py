@@ -224,6 +224,23 @@ def test_a_permanent_failure_is_done_and_a_singular_one_is_tried_again(tasks: Ta
     assert ran == ["again", "again"]
 
 
+def test_what_made_a_task_fail_for_good_is_told(tasks: Tasks) -> None:
+    deferred.defer(gives_up)
+    (attempt,) = tasks.run_all()
+    assert attempt.ok
+    assert isinstance(attempt.error, deferred.PermanentTaskFailure)
+    assert str(attempt).endswith("attempt 1 gave 200 (PermanentTaskFailure: no use)")
+
+
+def test_that_is_told_through_an_app_of_ones_own_too(tasks: Tasks) -> None:
+    tasks.app = notes_app()
+    deferred.defer(gives_up)
+    taskqueue.add(url="/_ah/queue/deferred", payload=b"no pickle")
+    given_up, unreadable = tasks.run_all()
+    assert str(given_up.error) == "no use"
+    assert isinstance(unreadable.error, deferred.PermanentTaskFailure)
+
+
 # --- apps ---
 
 
