@@ -75,7 +75,7 @@ def run(directory, first_port, started):
     )  # fmt: skip
     await_port(redis_port)
     print(f"Redis keeps the tasks in {folder}, at {redis_url}.")
-    print(f"To look at them: pip install rq-dashboard && rq-dashboard --redis-url {redis_url}")
+    print(f"To look at them: pip install rq-dashboard six && rq-dashboard --redis-url {redis_url}")
     print("and open http://localhost:9181", flush=True)
     start(*OURS, "rq-worker", "--workers", "2")
     start(*OURS, "dev", "--port", str(first_port), *SERVICES)

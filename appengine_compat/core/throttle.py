@@ -14,8 +14,9 @@ LEAST_RATE = 1.0
 DOUBLING_SECONDS = 10.0
 LONGEST_HOLD_SECONDS = 3600.0
 """No target can stop a queue for longer at once."""
+WINDOW_SECONDS = 1.0
+"""A hundred attempts that ran at once and met the same overload are one piece of news."""
 
-_WINDOW_SECONDS = 1.0
 _MOST_DOUBLINGS = 64.0
 
 
@@ -45,8 +46,7 @@ def slowed(
     if current is None:
         return Throttle(_halved(limit, limit), now, hold)
     hold = max(hold, current.held_until)
-    if now - current.since < _WINDOW_SECONDS:
-        # A hundred attempts that ran at once and met the same overload are one piece of news.
+    if now - current.since < WINDOW_SECONDS:
         return Throttle(current.rate, current.since, hold)
     return Throttle(_halved(rate_at(current, limit, now), limit), now, hold)
 

@@ -93,6 +93,9 @@ def deliver(
         is_reply=outcome.is_reply(reply.status),
         is_execution=counts_as_execution(Family.HTTP, max(0, reply.status)),
         wait_seconds=wait,
+        rest_seconds=(
+            reply.retry_after_seconds if outcome.throttles(Family.HTTP, reply.status) else None
+        ),
     )
     if not is_there:
         job.result_ttl = 0
@@ -134,8 +137,8 @@ def _verdict(
     if is_exhausted(config, begun.attempt, now - begun.first_at):
         return "failed", 0.0
     wait = backoff_seconds(config, begun.attempt)
-    # Both say that the target wants rest; whether Cloud Tasks keeps to it exactly is not told.
-    if reply.status in (429, 503):
+    # The target wants rest; whether Cloud Tasks keeps to it exactly is not told.
+    if outcome.throttles(Family.HTTP, reply.status):
         wait = max(wait, reply.retry_after_seconds)
     return "waiting", wait
 

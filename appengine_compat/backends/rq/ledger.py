@@ -26,7 +26,7 @@ class Wait:
 
     seconds: float
     why: str
-    """``due``, ``rate``, ``concurrency``, ``paused``, or ``running`` elsewhere."""
+    """``due``, ``rate``, ``concurrency``, ``held`` (or paused), or ``running`` elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +108,7 @@ class Ledger:
         is_reply: bool,
         is_execution: bool,
         wait_seconds: float = 0.0,
+        rest_seconds: float | None = None,
     ) -> bool:
         """Write down how an attempt ended; tell whether the task is still there.
 
@@ -118,6 +119,7 @@ class Ledger:
             is_reply: whether there was a reply.
             is_execution: whether it counts for HTTP targets.
             wait_seconds: from now to the next attempt.
+            rest_seconds: for how long an overloaded target wants nothing; None if it is not.
         """
         answer = self._run(
             scripts.FINISH,
@@ -126,6 +128,7 @@ class Ledger:
                 keys.running(self._queue),
                 keys.tombstone(self._job_id),
                 keys.executed(self._queue),
+                keys.queue(self._queue),
             ],
             [
                 state,
@@ -134,6 +137,7 @@ class Ledger:
                 int(is_execution),
                 f"{wait_seconds:.6f}",
                 begun.tombstone_seconds,
+                "" if rest_seconds is None else f"{rest_seconds:.6f}",
             ],
         )
         return connection.text(answer[0]) == "ok"

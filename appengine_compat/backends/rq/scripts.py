@@ -5,6 +5,14 @@ The clock of all rules is Redis' own, so that workers on several machines agree.
 
 from __future__ import annotations
 
+from appengine_compat.core import throttle
+
+_CONSTANTS = f"""
+local LEAST_RATE, DOUBLING_SECONDS = {throttle.LEAST_RATE}, {throttle.DOUBLING_SECONDS}
+local WINDOW_SECONDS = {throttle.WINDOW_SECONDS}
+local LONGEST_HOLD_SECONDS = {throttle.LONGEST_HOLD_SECONDS}
+"""
+
 _LIBRARY = """
 local function now()
   local t = redis.call('TIME')
@@ -25,10 +33,37 @@ local function lives(id, at, others)
   return found > others
 end
 
-local function limits(queue)
-  local found = redis.call('HMGET', queue, 'rate', 'burst', 'concurrency', 'paused', 'tokens', 'at')
-  return tonumber(found[1]) or 500, tonumber(found[2]) or 100, tonumber(found[3]) or 1000,
-         found[4] == '1', tonumber(found[5]), tonumber(found[6])
+-- The rules of core/throttle.py; here, since two workers may hear of overload at once.
+local function rate_at(at, limit, slowed, since)
+  if not slowed then return limit end
+  local doublings = math.min(64, math.max(0, at - since) / DOUBLING_SECONDS)
+  return math.min(limit, slowed * 2 ^ doublings)
+end
+
+local function slow_down(queue, at, retry_after)
+  local found = redis.call('HMGET', queue, 'rate', 'slowed', 'slowed_at', 'held_until')
+  local limit, slowed, since = tonumber(found[1]) or 500, tonumber(found[2]), tonumber(found[3])
+  if limit > 0 and (not since or at - since >= WINDOW_SECONDS) then
+    local rate = math.max(LEAST_RATE, rate_at(at, limit, slowed, since) / 2)
+    redis.call('HSET', queue, 'slowed', text(math.min(limit, rate)), 'slowed_at', text(at))
+  end
+  local held = at + math.min(retry_after, LONGEST_HOLD_SECONDS)
+  if retry_after > 0 and held > (tonumber(found[4]) or 0) then
+    redis.call('HSET', queue, 'held_until', text(held))
+  end
+end
+
+-- The limits in effect, until when nothing is dispatched, and the tokens as they were last counted.
+local function limits(queue, at)
+  local found = redis.call('HMGET', queue, 'rate', 'burst', 'concurrency', 'paused', 'held_until',
+                           'slowed', 'slowed_at', 'tokens', 'at')
+  local limit, burst = tonumber(found[1]) or 500, tonumber(found[2]) or 100
+  local rate = rate_at(at, limit, tonumber(found[6]), tonumber(found[7]))
+  if rate < limit then burst = math.max(1, math.floor(burst * rate / limit)) end
+  local held = tonumber(found[5]) or 0
+  -- As long as a worker looks at a paused queue again.
+  if found[4] == '1' or limit <= 0 then held = math.max(held, at + 60) end
+  return rate, burst, tonumber(found[3]) or 1000, held, tonumber(found[8]), tonumber(found[9])
 end
 
 local function tokens_at(at, rate, burst, tokens, updated)
@@ -96,8 +131,8 @@ local state = kept[1]
 if not state or state == 'done' or state == 'deleted' then return {'gone'} end
 local due = tonumber(kept[2]) or 0
 if due > at then return {'wait', text(due - at), 'due'} end
-local rate, burst, concurrency, paused, tokens, updated = limits(queue)
-if paused or rate <= 0 then return {'wait', '60', 'paused'} end
+local rate, burst, concurrency, held, tokens, updated = limits(queue, at)
+if held > at then return {'wait', text(held - at), 'held'} end
 if redis.call('ZSCORE', running, ARGV[1]) then
   -- RQ counts this run as one already.
   if lives(ARGV[1], at, 1) then return {'wait', '5', 'running'} end
@@ -139,8 +174,9 @@ return {'go', attempts, text(at), facts[1], facts[2] or '0', facts[3] or '0',
 """
 
 FINISH = """
--- KEYS: job, running, tombstone, the counter's beginning.
--- ARGV: job id, new state, status, replies, executions, wait in seconds, tombstone in seconds.
+-- KEYS: job, running, tombstone, the counter's beginning, queue.
+-- ARGV: job id, new state, status, replies, executions, wait in seconds, tombstone in seconds,
+-- the seconds for which an overloaded target asks for rest ('' where it is not overloaded).
 local job = KEYS[1]
 local at = now()
 redis.call('ZREM', KEYS[2], ARGV[1])
@@ -149,6 +185,7 @@ if ARGV[4] == '1' then
   redis.call('INCR', counter)
   redis.call('EXPIRE', counter, 90)
 end
+if ARGV[8] ~= '' then slow_down(KEYS[5], at, tonumber(ARGV[8])) end
 local kept = redis.call('HMGET', job, 'aec_state', 'aec_named')
 if not kept[1] or kept[1] == 'deleted' then return {'deleted', '0'} end
 redis.call('HINCRBY', job, 'aec_replies', ARGV[4])
@@ -233,8 +270,8 @@ for first = 1, #KEYS, 4 do
   end
   local head = redis.call('LINDEX', list, 0)
   if head then
-    local rate, burst, concurrency, paused, tokens, updated = limits(queue)
-    local may = not paused and rate > 0 and not is_full(running, concurrency, at)
+    local rate, burst, concurrency, held, tokens, updated = limits(queue, at)
+    local may = held <= at and not is_full(running, concurrency, at)
     if may and redis.call('HEXISTS', 'rq:job:' .. head, 'aec_reserved') == 0 then
       may = tokens_at(at, rate, burst, tokens, updated) >= 0.999999
     end
@@ -268,11 +305,12 @@ local executed = 0
 for _, count in ipairs(redis.call('MGET', unpack(counters))) do
   executed = executed + (tonumber(count) or 0)
 end
-local rate = redis.call('HGET', KEYS[5], 'rate')
-return {waiting + later + running, oldest and text(oldest) or '', executed, running, rate or ''}
+local rate = ''
+if redis.call('HEXISTS', KEYS[5], 'rate') == 1 then rate = text(limits(KEYS[5], at)) end
+return {waiting + later + running, oldest and text(oldest) or '', executed, running, rate}
 """
 
 
 def with_library(body: str) -> str:
-    """Return a script with the functions that several of them use before it."""
-    return _LIBRARY + body
+    """Return a script with what several of them use before it."""
+    return _CONSTANTS + _LIBRARY + body

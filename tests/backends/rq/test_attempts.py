@@ -10,7 +10,7 @@ import pytest
 from rq.job import JobStatus
 
 from appengine_compat.backends.base import BackendError, Reason, TaskRequest
-from appengine_compat.core import limits
+from appengine_compat.core import limits, throttle
 from appengine_compat.core.model import RateLimits, RetryConfig, RetryOverrides
 from appengine_compat.handler import door
 from tests.backends.rq.rig import Rig, add
@@ -200,6 +200,50 @@ class TestFailure:
         rig.work_off()
         due = float(rig.client.hget("rq:job:default_the-task", "aec_due") or 0)
         assert due >= rig.target.arrived[0].at + 200
+
+    def test_retry_after_holds_the_whole_queue_and_no_other(self, rig: Rig) -> None:
+        rig.target.answers, rig.target.reply_headers = [429], {"Retry-After": "200"}
+        backend = rig.backend()
+        add(backend, POST)
+        rig.work_off()
+        add(backend, replace(POST, name="second"))
+        add(backend, replace(POST, payload=b"other"), queue="other")
+        rig.work_off()
+        rig.work_off("other")
+        assert rig.target.bodies() == [POST.payload, b"other"]
+        score = rig.client.zscore("rq:scheduled:default", "default_second")
+        assert score is not None
+        assert score >= rig.target.arrived[0].at + 198
+
+    def test_no_target_holds_a_queue_for_more_than_an_hour(self, rig: Rig) -> None:
+        rig.target.answers, rig.target.reply_headers = [503], {"Retry-After": "86400"}
+        add(rig.backend(), POST)
+        rig.work_off()
+        held = float(rig.client.hget("appengine-compat:queue:default", "held_until") or 0)
+        assert 3590 <= held - rig.target.arrived[0].at <= 3610
+
+    @pytest.mark.parametrize(
+        ("status", "rate"), [(429, b"4.000000"), (503, b"4.000000"), (500, None)]
+    )
+    def test_an_overloaded_target_halves_the_queues_rate(
+        self, rig: Rig, status: int, rate: bytes | None
+    ) -> None:
+        rig.target.answers = [status]
+        add(rig.backend(rates=RateLimits(max_dispatches_per_second=8.0)), POST)
+        rig.work_off()
+        assert rig.client.hget("appengine-compat:queue:default", "slowed") == rate
+
+    def test_a_rate_recovers_by_the_rule_of_the_local_service(self, rig: Rig) -> None:
+        backend = rig.backend(rates=RateLimits(max_dispatches_per_second=100.0))
+        add(backend, POST)
+        key = "appengine-compat:queue:default"
+        for ago, expected in ((0, 10.0), (10, 20.0), (20, 40.0), (40, 100.0), (10_000, 100.0)):
+            seconds, micros = rig.client.time()
+            now = seconds + micros / 1e6
+            rig.client.hset(key, mapping={"slowed": "10", "slowed_at": f"{now - ago:.6f}"})
+            rate = backend.queue_stats(["default"])[0].effective_execution_rate
+            assert throttle.rate_at(throttle.Throttle(10.0, 0.0), 100.0, ago) == expected
+            assert expected <= rate <= min(100.0, expected * 2), "one doubling takes ten seconds"
 
     def test_a_spent_task_is_in_the_failed_registry_with_the_story(self, rig: Rig) -> None:
         rig.target.answers = [500] * 4
