@@ -20,7 +20,7 @@ import shutil
 import tempfile
 import threading
 import time
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from pathlib import Path
 
 from hypothesis import HealthCheck, settings
@@ -55,7 +55,7 @@ from tests.property.queue_model import Key, Model, ModelQueue, ModelTask, Start
 
 STEPS = int(os.environ.get("AEC_STEPS", "500"))
 STEPS_OF_ONE_RUN = 50
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 10.0
 THREADS = 64
 MOST_RUNNING = 40
 """Fewer than there are threads: how long attempts wait for one is not what this is about."""
@@ -100,7 +100,19 @@ task_ids = st.sampled_from(["", "", "t1", "t2", "t3"])
 
 
 class SteppedClock(ManualClock):
-    """A clock that can be set back as well, as a machine's clock is by whoever corrects it."""
+    """A clock that can be set back as well, as a machine's clock is by whoever corrects it.
+
+    Attributes:
+        latest: the latest time that it has shown.
+    """
+
+    def __init__(self, start: float) -> None:
+        super().__init__(start)
+        self.latest = start
+
+    def advance(self, seconds: float) -> None:
+        self.latest = max(self.latest, self._now + seconds)
+        super().advance(seconds)
 
     def set_back(self, seconds: float) -> None:
         self._now -= seconds
@@ -220,6 +232,11 @@ class ServiceMachine(RuleBasedStateMachine):
         } == ends
         assert len(session.events) == len(ends)
 
+    def _is_unsure(self, expires: float | None) -> bool:
+        """Tell whether a name was free before the clock was set back: it may have been forgotten
+        that it was ever taken."""
+        return expires is not None and self.clock.now() < expires <= self.clock.latest
+
     # --- queues ---
 
     @initialize(rates=st.sampled_from(RATES), config=st.sampled_from(RETRIES))
@@ -235,6 +252,8 @@ class ServiceMachine(RuleBasedStateMachine):
     @rule(queue_id=queue_ids, rates=st.sampled_from(RATES), config=st.sampled_from(RETRIES))
     def create_queue(self, queue_id: str, rates: RateLimits, config: RetryConfig) -> None:
         now = self.clock.now()
+        if self._is_unsure(self.model.deleted.get(queue_id)):
+            return
         if queue_id not in self.model.queues and not self.model.is_queue_reserved(queue_id, now):
             self._create_queue(queue_id, rates, config)
             return
@@ -312,6 +331,7 @@ class ServiceMachine(RuleBasedStateMachine):
             assert refused.code == "NOT_FOUND"
             return
         tasks = []
+        ids = [each for each in ids if not self._is_unsure(queue.reserved.get(each))]
         for task_id in ids:
             serial = self.model.next_serial()
             tasks.append(_task(queue_id, task_id, serial, now + delay, deadline))
@@ -412,6 +432,19 @@ class ServiceMachine(RuleBasedStateMachine):
         self.clock.advance(downtime)
         self.session = self._open()
         self._settle()
+        self._wait_for_release()
+
+    def _wait_for_release(self) -> None:
+        """Wait until a new service has found what the dead one had claimed: until then it counts
+        as running, and where no attempt is due nothing else tells."""
+        until = time.monotonic() + PATIENCE_SECONDS
+        for queue in self.model.queues.values():
+            name, expected = _name(queue.queue_id), self.model.waits_for_answer(queue)
+            while (
+                self.service.queue_stats(name).concurrent_dispatches_count != expected
+                and time.monotonic() < until
+            ):
+                pass
 
     # --- what always holds ---
 
