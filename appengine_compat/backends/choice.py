@@ -77,6 +77,21 @@ def describe() -> tuple[str, str]:
     return _decide()
 
 
+def meant() -> str:
+    """Return the kind of backend that is meant to take tasks, though it may lack settings.
+
+    Raises:
+        ConfigError: a value is not allowed.
+    """
+    if _active:
+        return _active[-1].kind
+    chosen = settings.BACKEND.get()
+    if chosen is not None:
+        return chosen
+    is_here = platform.detect() is Platform.ELSEWHERE and not platform.emulator_host()
+    return EMBEDDED if is_here else CLOUD_TASKS
+
+
 def activate(backend: Backend) -> None:
     """Let this backend take every task of the process, until it is deactivated.
 

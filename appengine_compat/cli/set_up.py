@@ -24,9 +24,9 @@ _SERVED = (
 
 
 def kind() -> str:
-    """Return the kind of backend that is chosen here; "" where none can be."""
+    """Return the kind of backend that is meant here, complete or not; "" where none can be."""
     try:
-        return choice.describe()[0]
+        return choice.meant()
     except ConfigError:
         return ""
 

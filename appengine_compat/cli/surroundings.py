@@ -141,6 +141,9 @@ def redis() -> Iterator[Finding]:
         return
     try:
         address = connection.url()
+    except ConfigError:
+        return  # told before
+    try:
         connection.client(address).ping()
     except Exception as error:  # the client's own errors, of a library that may not be there
         yield failed(

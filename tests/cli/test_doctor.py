@@ -108,6 +108,18 @@ class TestOnThisMachine:
         assert found["signatures"]["status"] == "failed"
         assert "handler" in found
 
+    @pytest.mark.parametrize("backend", ["cloudtasks", "rq"])
+    def test_a_backend_that_lacks_settings_is_examined_as_far_as_it_goes(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, backend: str
+    ) -> None:
+        monkeypatch.setenv("APPENGINE_COMPAT_BACKEND", backend)
+        code, found = examined(capsys)
+        assert (code, found["backend"]["status"]) == (1, "failed")
+        assert found["targets"]["text"] == "no service has an address"
+        if backend == "cloudtasks":
+            assert found["project"]["remedy"] == "set APPENGINE_COMPAT_PROJECT"
+            assert found["service account"]["status"] == "failed"
+
     def test_a_broken_queue_yaml(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         (tmp_path / "queue.yaml").write_text("queue:\n- name: a\n  rate: often\n")
         code, found = examined(capsys)
