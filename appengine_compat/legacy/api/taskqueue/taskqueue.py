@@ -5,8 +5,8 @@ Tests replace its globals, and what calls them looks them up here at each call.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+import typing
+from collections import abc
 
 from google.appengine.api.taskqueue import _construction, _errors, _limits, _pull, _rpc, _sending
 from google.appengine.api.taskqueue import _transactions as transactions
@@ -59,8 +59,13 @@ from google.appengine.api.taskqueue._limits import (
     MIN_DISPATCH_DEADLINE,
 )
 from google.appengine.api.taskqueue._retry_options import TaskRetryOptions
-from google.appengine.api.taskqueue._statistics import QueueStatistics, check_deadline
+from google.appengine.api.taskqueue._statistics import QueueStatistics
+from google.appengine.api.taskqueue._statistics import check_deadline as _check_deadline
 from google.appengine.api.taskqueue._task import Task
+
+# Nothing public is here but what __all__ names, which Google's test of a module's interface asks.
+if typing.TYPE_CHECKING:
+    from typing import Any
 
 __all__ = [
     "DEFAULT_APP_VERSION",
@@ -306,7 +311,7 @@ class Queue:
         Args:
             deadline: seconds.
         """
-        check_deadline(deadline)
+        _check_deadline(deadline)
         return self.fetch_statistics_async(_rpc.create(deadline, None, waits=True)).get_result()
 
     def fetch_statistics_async(self, rpc: Any = None) -> Any:
@@ -319,7 +324,7 @@ class Queue:
         Raises:
             InvalidQueueModeError: always, once the arguments are found right.
         """
-        check_deadline(deadline)
+        _check_deadline(deadline)
         return self.lease_tasks_async(lease_seconds, max_tasks)
 
     def lease_tasks_async(
@@ -336,7 +341,7 @@ class Queue:
         self, lease_seconds: float, max_tasks: int, tag: Any = None, deadline: float = 10
     ) -> Any:
         """Refuse, as ``lease_tasks`` does."""
-        check_deadline(deadline)
+        _check_deadline(deadline)
         return self.lease_tasks_by_tag_async(lease_seconds, max_tasks, tag)
 
     def lease_tasks_by_tag_async(
@@ -398,7 +403,7 @@ def add(*args: Any, **kwargs: Any) -> Any:
 
 
 def _listed(task_or_tasks: Any) -> tuple[list[Any], bool]:
-    if isinstance(task_or_tasks, Task) or not isinstance(task_or_tasks, Iterable):
+    if isinstance(task_or_tasks, Task) or not isinstance(task_or_tasks, abc.Iterable):
         return [task_or_tasks], False
     return list(task_or_tasks), True
 

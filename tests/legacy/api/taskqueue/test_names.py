@@ -1,11 +1,13 @@
 """The names of the module and of its package, as old code imports them."""
 
 from __future__ import annotations
+import __future__
 
 import datetime
 import importlib
 import subprocess
 import sys
+import types
 
 import google.appengine.api.taskqueue.taskqueue as submodule
 import pytest
@@ -23,6 +25,16 @@ def test_the_package_shows_the_public_names_of_the_submodule() -> None:
         "MAX_TRANSACTIONAL_REQUEST_SIZE_BYTES",
         "MIN_DISPATCH_DEADLINE",
     }
+
+
+def test_whatever_is_public_in_the_submodule_is_in_its_all() -> None:
+    public = {
+        name
+        for name, value in vars(submodule).items()
+        if not name.startswith("_")
+        and not isinstance(value, (types.ModuleType, __future__._Feature))
+    }
+    assert public == set(submodule.__all__)
 
 
 @pytest.mark.parametrize(
