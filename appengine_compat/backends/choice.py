@@ -221,7 +221,11 @@ def _require_redis() -> None:
         (settings.TARGETS, "where tasks are delivered, such as default=http://localhost:8080"),
         (settings.SIGNING_KEYS, "an id and a secret, such as dev:16-characters-or-more"),
     )
-    missing = [(setting, words) for setting, words in needed if not setting.get()]
+    missing = [
+        (setting, words)
+        for setting, words in needed
+        if not setting.get() and not (setting is settings.TARGETS and platform.own_url())
+    ]
     if missing:
         raise BackendChoiceError(
             f"Tasks cannot go to Redis and RQ ({settings.BACKEND.variable}=rq) without "
@@ -245,16 +249,11 @@ def _build_embedded() -> Backend:
 
 
 def _build_rq() -> Backend:
-    try:
-        from appengine_compat.backends.rq.backend import RqBackend
-    except ModuleNotFoundError as error:
-        if error.name not in ("rq", "redis"):
-            raise
-        raise BackendChoiceError(
-            f"{settings.BACKEND.variable} is rq, and RQ is not installed: "
-            "pip install 'appengine-compat[rq]'.",
-            setting=settings.BACKEND.variable,
-        ) from None
+    from appengine_compat.backends.rq import installed
+
+    installed.require()
+    from appengine_compat.backends.rq.backend import RqBackend
+
     return RqBackend()
 
 

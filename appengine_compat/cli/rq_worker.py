@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 
 from appengine_compat import settings
-from appengine_compat.cli.command import Command, CommandError
+from appengine_compat.cli.command import Command
 
 MOST_WORKERS = 1000
 
@@ -46,15 +46,11 @@ def _count(text: str) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    try:
-        from appengine_compat.backends.rq import worker
-    except ModuleNotFoundError as error:
-        if error.name not in ("rq", "redis"):
-            raise
-        raise CommandError(
-            "Working tasks of Redis needs RQ, which is not installed: "
-            "pip install 'appengine-compat[rq]'."
-        ) from None
+    from appengine_compat.backends.rq import installed
+
+    installed.require()
+    from appengine_compat.backends.rq import worker
+
     if options.queue_yaml is not None:
         settings.configure(queue_yaml=Path(options.queue_yaml).absolute())
     if options.redis_url is not None:

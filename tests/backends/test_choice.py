@@ -186,12 +186,18 @@ def test_rq_that_is_not_installed_says_how_to(
     environment: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     environment(APPENGINE_COMPAT_BACKEND="rq", **REDIS)
-    monkeypatch.delitem(sys.modules, "appengine_compat.backends.rq.backend", raising=False)
-    monkeypatch.delitem(sys.modules, "appengine_compat.backends.rq.connection", raising=False)
-    monkeypatch.delattr("appengine_compat.backends.rq.connection", raising=False)
     monkeypatch.setitem(sys.modules, "redis", None)
     with pytest.raises(BackendChoiceError, match=r"pip install 'appengine-compat\[rq\]'"):
         choice.current()
+
+
+def test_rq_needs_no_table_for_the_one_service_whose_address_the_platform_tells(
+    environment: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "own_url", lambda: "https://web-1.europe-west3.run.app")
+    rest = {name: value for name, value in REDIS.items() if not name.endswith("TARGETS")}
+    environment(K_SERVICE="web", APPENGINE_COMPAT_BACKEND="rq", **rest)
+    assert choice.describe()[0] == "rq"
 
 
 def test_a_misspelt_setting_is_an_error_at_the_first_task(environment: Settings) -> None:

@@ -97,7 +97,9 @@ def failure(error: redis.RedisError, address: str, doing: str, queue: str) -> Ba
         advice = "Whether it was done is not known; a named task cannot be added twice."
     where = f"Queue {queue!r}: " if queue else ""
     return BackendError(
-        reason, f"{where}{doing}: Redis at {shown(address)} says: {error}. {advice}", queue=queue
+        reason,
+        f"{where}{doing}: Redis at {shown(address)} says: {str(error).rstrip('.')}. {advice}",
+        queue=queue,
     )
 
 
