@@ -274,7 +274,15 @@ def run(names: Sequence[str], *, workers: int = 1, burst: bool = False) -> None:
     client = connection.client(connection.url(), answer_seconds=None)
     written = known_queues.written()
     patiently(lambda: queues.publish(client, written), seconds=math.inf)
-    names = list(names) or queues.published(client)
+    known = queues.published(client)
+    for name in names:
+        if name not in known:
+            _logger.warning(
+                "Queue %s is in no queue.yaml, here or where tasks were added; there are: %s.",
+                name,
+                ", ".join(known),
+            )
+    names = list(names) or known
     _logger.info(
         "Working the queues %s of %s.", ", ".join(names), connection.shown(connection.url())
     )

@@ -116,6 +116,14 @@ def test_without_names_all_queues_are_worked(rig: Rig) -> None:
     assert len(rig.target.arrived) == 2
 
 
+def test_a_queue_that_nobody_knows_is_told(rig: Rig) -> None:
+    add(rig.backend(), POST)
+    rig.start_worker("--burst", "defualt").wait()
+    assert "Queue defualt is in no queue.yaml" in rig.logs()
+    assert "there are: default, other." in rig.logs()
+    assert rig.queue().count == 1
+
+
 def test_a_stopped_worker_ends_its_task_first(rig: Rig) -> None:
     begun, may_end = threading.Event(), threading.Event()
 
