@@ -36,7 +36,8 @@ def main():
             "This needs Redis, which is not installed: apt-get install redis-server (Debian, "
             "Ubuntu), brew install redis (macOS)."
         )
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    for number in (signal.SIGTERM, signal.SIGHUP):  # SIGHUP: the terminal was closed
+        signal.signal(number, lambda *_: sys.exit(0))
     started = []
     try:
         run(options.directory, options.port, started)

@@ -52,6 +52,12 @@ class Demo:
             assert self.process.poll() is None, self.output
             time.sleep(0.05)
 
+    def end(self) -> None:
+        """End it, in case it has not by itself."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(60)
+
     def post(self, path: str) -> None:
         address = f"http://localhost:{self.port}{path}"
         urllib.request.urlopen(urllib.request.Request(address, b"", method="POST")).close()
@@ -80,8 +86,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
         started.wait_for("^Ready")
         yield started
     finally:
-        started.process.send_signal(signal.SIGTERM)
-        started.process.wait(60)
+        started.end()
 
 
 def test_make_demo_rq_starts_what_is_tested_here() -> None:
@@ -114,15 +119,19 @@ def test_nobody_else_is_believed(demo: Demo) -> None:
         assert answer.code in (401, 403)
 
 
-def test_it_ends_with_all_that_it_started(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_it_ends_with_all_that_it_started(tmp_path: Path, number: signal.Signals) -> None:
     redis_server.require()
     directory = tmp_path / "guestbook"
     shutil.copytree(TOP / "examples" / "guestbook", directory)
     started = Demo(directory)
-    started.wait_for("^Ready")
-    redis_port = int(re.search(r"at redis://localhost:(\d+)", started.output)[1])  # type: ignore[index]
-    started.process.send_signal(signal.SIGINT)
-    assert started.process.wait(60) == 0
+    try:
+        started.wait_for("^Ready")
+        redis_port = int(re.search(r"at redis://localhost:(\d+)", started.output)[1])  # type: ignore[index]
+        started.process.send_signal(number)
+        assert started.process.wait(60) == 0
+    finally:
+        started.end()
     for port in (redis_port, started.port):
         with socket.socket() as probe:
             assert probe.connect_ex(("127.0.0.1", port)) != 0
