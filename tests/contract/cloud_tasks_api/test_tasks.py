@@ -57,6 +57,15 @@ def test_6_the_headers_that_the_service_adds_are_stored(client) -> None:
     assert "dispatch_deadline" not in made
 
 
+def test_8_an_agent_of_the_callers_is_replaced_or_appended_to(client) -> None:
+    request = {"url": "http://localhost/", "headers": {"User-Agent": "me"}}
+    http = client.create_task(parent=QUEUE, task={"http_request": request})
+    assert dict(http.http_request.headers) == {"User-Agent": "Google-Cloud-Tasks"}
+    request = {"headers": {"User-Agent": "me"}}
+    app_engine = client.create_task(parent=QUEUE, task={"app_engine_http_request": request})
+    assert app_engine.app_engine_http_request.headers["User-Agent"].startswith("me AppEngine-")
+
+
 def test_7_only_app_engine_targets_get_a_content_type(client) -> None:
     http = client.create_task(
         parent=QUEUE, task={"http_request": {"url": "http://localhost/", "body": b"1"}}
