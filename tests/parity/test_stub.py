@@ -57,7 +57,7 @@ taskqueue.add(); stub.Clear(); stub.GetQueues()
 taskqueue.add(); stub.Clear(); stub.GetTasks("default")
 taskqueue.add(); stub.Clear(); taskqueue.add().name, [q["name"] for q in stub.GetQueues()]
 Queue().add([Task(url="/1"), Task(url="/2", name="a"), Task(url="/3")]); taskqueue.add().name
-taskqueue.add(name="a"); told(ValueError()) and [t.name for t in Queue().add([Task(), Task(name="b")])]
+taskqueue.add(name="a"); [t.name for t in Queue().add([Task(name="c"), Task(name="b")])]
 Queue().add([Task(), Task(countdown=31 * 86400)])
 taskqueue.add(queue_name="nope")
 Queue("nope").purge()
