@@ -44,7 +44,12 @@ __all__ = [
 ]
 
 
+_MODULES = ("asgi", "logging")
+
+
 def __getattr__(name: str) -> object:
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import functools
+import inspect
 import io
 import logging
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from http import HTTPStatus
 from typing import Any
@@ -30,6 +32,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 MAX_BODY_BYTES = limits.MAX_STORED_TASK_BYTES
 """No task can have a longer body: the service refuses it when it is enqueued."""
+MAX_THREADS = 40
+"""How many tasks that are no coroutines run at once in a process; others wait their turn."""
 RECEIVE_SECONDS = 60.0
 """How long a body that the door must read is waited for."""
 
@@ -238,28 +242,47 @@ async def _run(seen: door.Environ) -> _Answer:
 
 async def _call(seen: door.Environ) -> None:
     """Make the call of a payload, and wait for what it returns if that is to be awaited."""
-    result = await _in_thread(_called, seen)
-    if not hasattr(result, "__await__"):
-        return
+    function, args, kwargs = await _in_thread(_loaded, seen)
     try:
-        await result
+        if inspect.iscoroutinefunction(_called(function, args)):
+            await function(*args, **kwargs)
+            return
+        result = await _in_thread(functools.partial(function, *args, **kwargs), pool=_tasks())
+        if hasattr(result, "__await__"):
+            await result
     except (SystemExit, KeyboardInterrupt) as error:
         raise _not_for_the_loop(error) from error
 
 
-def _called(seen: door.Environ) -> Any:
+def _loaded(seen: door.Environ) -> Any:
     from google.appengine.ext.deferred import deferred
 
     payload = seen["wsgi.input"].read()
     seen[kept.PAYLOAD_KEY] = payload
     try:
-        function, args, kwargs = deferred._read_payload(payload)
+        return deferred._read_payload(payload)
     except Exception as error:
         raise deferred.PermanentTaskFailure(error) from error
-    return function(*args, **kwargs)
 
 
-async def _in_thread(function: Callable[..., Any], *args: Any) -> Any:
+def _called(function: Any, args: Any) -> Any:
+    """Return what a payload calls: of a deferred method not the function that looks it up."""
+    from google.appengine.ext import deferred
+
+    if function is deferred.invoke_member and len(args) > 1:
+        return getattr(type(args[0]), str(args[1]), None)
+    return function
+
+
+@functools.cache
+def _tasks() -> ThreadPoolExecutor:
+    # Apart from the loop's own: slow tasks must not keep the door, or the app, waiting.
+    return ThreadPoolExecutor(MAX_THREADS, "appengine-compat-asgi-task")
+
+
+async def _in_thread(
+    function: Callable[..., Any], *args: Any, pool: ThreadPoolExecutor | None = None
+) -> Any:
     """Run a function in a thread, in this context.
 
     A thread's result is handed over as a value: some exceptions end an event loop (sys.exit()),
@@ -273,7 +296,7 @@ async def _in_thread(function: Callable[..., Any], *args: Any) -> Any:
             return None, error
 
     loop = asyncio.get_running_loop()
-    result, error = await loop.run_in_executor(None, copy_context().run, run)
+    result, error = await loop.run_in_executor(pool, copy_context().run, run)
     if error is None:
         return result
     if isinstance(error, StopIteration) or not isinstance(error, Exception):

@@ -92,6 +92,15 @@ def works_after() -> None:
 
 
 AFTER = threading.Event()
+BEGAN, GO = threading.Semaphore(0), threading.Event()
+
+
+def waits() -> None:
+    BEGAN.release()
+    GO.wait(30)
+
+
+SLOW = deferred.serialize(waits)
 
 
 async def remember_loop(request: Any) -> starlette.responses.Response:
@@ -209,6 +218,26 @@ class TestRunning:
         assert ask(one_port, PATH, deferred.serialize(works_after), **bearer)[0] == 200
         assert AFTER.wait(20)
         assert SEEN == [False]
+
+    def test_slow_tasks_keep_nobody_else_waiting(
+        self, one_port: int, bearer: dict[str, str]
+    ) -> None:
+        GO.clear()
+        threads = [
+            threading.Thread(target=ask, args=(one_port, PATH, SLOW), kwargs=bearer)
+            for _ in range(asgi.MAX_THREADS)
+        ]
+        try:
+            for thread in threads:
+                thread.start()
+            for _ in threads:
+                assert BEGAN.acquire(timeout=20)
+            assert ask(one_port, PATH)[0] == 401
+            assert ask(one_port, PATH, deferred.serialize(Method().work), **bearer)[0] == 200
+        finally:
+            GO.set()
+            for thread in threads:
+                thread.join()
 
     def test_it_may_have_a_path_of_its_own(self, bearer: dict[str, str]) -> None:
         SEEN.clear()
