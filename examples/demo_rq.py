@@ -36,13 +36,13 @@ def main():
             "This needs Redis, which is not installed: apt-get install redis-server (Debian, "
             "Ubuntu), brew install redis (macOS)."
         )
-    for number in (signal.SIGTERM, signal.SIGHUP):  # SIGHUP: the terminal was closed
+    # SIGINT too: a shell that starts a script in the background has it ignored. SIGHUP: the
+    # terminal was closed.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(0))
     started = []
     try:
         run(options.directory, options.port, started)
-    except KeyboardInterrupt:
-        pass
     finally:
         end(started)
 

@@ -29,12 +29,12 @@ def main():
     parser.add_argument("--port", type=int, default=8080, help="of the first service")
     parser.add_argument("--directory", type=Path, default=EXAMPLE, help="where the example is")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    # SIGINT too: a shell that starts a script in the background has it ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: sys.exit(0))
     started = []
     try:
         run(options.directory, options.port, started)
-    except KeyboardInterrupt:
-        pass
     finally:
         end(started)
 
