@@ -54,9 +54,14 @@ class Finished:
 
 
 class Numbers:
-    """The claims of one owner: rising numbers that no other owner uses."""
+    """The claims of one owner: rising numbers that no other owner uses.
+
+    Attributes:
+        owner: whose they are.
+    """
 
     def __init__(self, owner: int) -> None:
+        self.owner = owner
         self._next = owner << OWNER_SHIFT
 
     def next(self) -> int:
@@ -174,10 +179,13 @@ def _claim(
     )
 
 
-def running(connection: Connection, queue: int) -> int:
-    """Return how many attempts of a queue run, in all processes."""
+def running_elsewhere(connection: Connection, queue: int, owner: int) -> int:
+    """Return how many of a queue's tasks other owners have claimed."""
+    first, last = owner << OWNER_SHIFT, (owner + 1) << OWNER_SHIFT
     row = connection.execute(
-        "SELECT count(*) FROM tasks WHERE queue = ? AND claim > 0", (queue,)
+        "SELECT (SELECT count(*) FROM tasks WHERE queue = ?1 AND claim > 0 AND claim < ?2) + "
+        "(SELECT count(*) FROM tasks WHERE queue = ?1 AND claim > ?3)",
+        (queue, first, last),
     ).fetchone()
     return int(row[0])
 
@@ -264,9 +272,10 @@ def _succeed(
 ) -> Finished:
     claim = each.claim
     cursor = connection.execute(
-        # Of a task that RunTask has dispatched a second time, the first success decides.
-        "DELETE FROM tasks WHERE seq = ? AND id = ? AND queue = ?",
-        (claim.seq, claim.task_id, claim.queue),
+        # Of a task that RunTask has dispatched a second time, the first success decides. A task
+        # that was deleted meanwhile may have left its number and its name to another.
+        "DELETE FROM tasks WHERE seq = ? AND id = ? AND queue = ? AND first_dispatch = ?",
+        (claim.seq, claim.task_id, claim.queue, claim.first_dispatch),
     )
     if not cursor.rowcount:
         return Finished(Outcome.GONE)

@@ -20,7 +20,7 @@ import logging
 import math
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -79,6 +79,8 @@ class _Round:
     full: set[Lane] = field(default_factory=set)
     """Lanes whose queue runs as many attempts as it may."""
     unserved: set[str] = field(default_factory=set)
+    under_way: Counter[int] = field(default_factory=Counter)
+    """By how many the attempts of each queue have become more, or fewer."""
 
 
 class Scheduler:
@@ -114,6 +116,8 @@ class Scheduler:
         self._closes_at: float | None = None
         self._is_stopped = False
         self._claimed: dict[int, Claim] = {}
+        self._under_way: Counter[int] = Counter()
+        """Attempts of each queue that have begun here, those of deleted tasks too."""
         self._queues: dict[int, Queue] = {}
         self._queues_version = -1
         self._next_look: dict[Lane, float] = {}
@@ -405,6 +409,7 @@ class Scheduler:
             self._store.write(lambda connection: claims.release(connection, waiting))
             for claim in waiting:
                 del self._claimed[claim.claim]
+                self._under_way[claim.queue] -= 1
 
     # --- one transaction -------------------------------------------------------------------------
 
@@ -419,6 +424,7 @@ class Scheduler:
             queues = this.queues = queue_operations.list_all(connection)
             looks = True
         this.finished = claims.finish(connection, finishes, queues, self._windows)
+        this.under_way.subtract(finish.claim.queue for finish in finishes)
         now = self._now()
         if capacity > 0:
             self._claim_forced(connection, this, queues, capacity, now)
@@ -501,7 +507,10 @@ class Scheduler:
         if not self._serves(service):
             return self._look_at_unserved(connection, this, lane, service, now)
         limits = queue.rate_limits
-        free = limits.max_concurrent_dispatches - claims.running(connection, number)
+        # A row may be gone, deleted or purged, while its attempt still keeps the target busy.
+        under_way = self._under_way[number] + this.under_way[number]
+        under_way += claims.running_elsewhere(connection, number, self._numbers.owner)
+        free = limits.max_concurrent_dispatches - under_way
         if free <= 0:
             this.full.add(lane)
             return math.inf
@@ -540,6 +549,7 @@ class Scheduler:
         this.claimed += claims.mark(
             connection, rows, number, names.short_id(queue.name), service, self._numbers, now
         )
+        this.under_way[number] += len(rows)
 
     def _look_at_unserved(
         self, connection: Connection, this: _Round, lane: Lane, service: str, now: int
@@ -571,6 +581,7 @@ class Scheduler:
     def _take_over(self, done: _Round, ended: list[Ended]) -> None:
         self._turn += 1
         self._queues_version = done.queues_version
+        self._under_way.update(done.under_way)
         if done.queues is not None:
             self._queues = done.queues
         if done.lanes is not None:

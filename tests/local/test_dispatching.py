@@ -27,6 +27,7 @@ from appengine_compat.local import tokens
 from appengine_compat.local.delivery import Outcome, Reply
 from appengine_compat.local.service import LocalService
 from appengine_compat.local.store import Store
+from appengine_compat.local.tombstones import Windows
 from tests.local.conftest import PATIENCE_SECONDS, QUEUE, Local
 
 NAME = str(QUEUE)
@@ -491,6 +492,55 @@ def test_a_task_deleted_while_it_runs_is_not_tried_again(local):
     local.advance(3600)
     assert len(local.targets.deliveries) == 1
     assert local.events[0].outcome is Outcome.GONE
+
+
+def test_a_deleted_tasks_attempt_still_counts_among_those_that_run_at_once(local):
+    configure(local, rates={"max_concurrent_dispatches": 1})
+    started, go_on = threading.Semaphore(0), threading.Event()
+
+    def answer(delivery):
+        started.release()
+        assert go_on.wait(PATIENCE_SECONDS)
+        return 200
+
+    local.targets.answer = answer
+    local.start()
+    name = local.add("deleted")
+    assert started.acquire(timeout=PATIENCE_SECONDS)
+    local.service.delete_task(name)
+    local.add("next")
+    # Whatever the queue would have begun wrongly, it has begun before this other queue's task.
+    other = QueueName("p", "l", "other")
+    local.service.create_queue(QUEUE.parent, Queue(name=str(other)))
+    local.add("other", queue=other)
+    assert started.acquire(timeout=PATIENCE_SECONDS)
+    assert local.targets.task_ids == ["deleted", "other"]
+    go_on.set()
+    local.settle()
+    assert local.targets.task_ids == ["deleted", "other", "next"]
+
+
+def test_a_late_success_does_not_end_another_task_of_the_same_name(store):
+    local = Local(store, windows=Windows(task_seconds=0))
+    started, go_on = threading.Semaphore(0), threading.Event()
+
+    def answer(delivery):
+        started.release()
+        assert go_on.wait(PATIENCE_SECONDS)
+        return 200
+
+    local.targets.answer = answer
+    local.start()
+    local.add("t")
+    assert started.acquire(timeout=PATIENCE_SECONDS)
+    local.clock.advance(1)
+    local.service.delete_task(QUEUE.task("t"))
+    again = local.add("t", delay=60)
+    go_on.set()
+    local.settle()
+    assert local.events[-1].outcome is Outcome.GONE
+    assert local.service.get_task(again).dispatch_count == 0
+    assert local.service.close(PATIENCE_SECONDS) == []
 
 
 # --- deadlines ---

@@ -20,8 +20,10 @@ import shutil
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -29,7 +31,6 @@ from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
     invariant,
-    precondition,
     rule,
     run_state_machine_as_test,
 )
@@ -91,12 +92,36 @@ RETRIES = [
     ),
     RetryConfig(max_attempts=-1, min_backoff_seconds=2.0, max_backoff_seconds=8.0, max_doublings=1),
 ]
-# 429 and 503 slow a whole queue down, which tests/local/test_throttling.py is about.
-STATUSES = [200, 204, 0, 302, 404, 500, 599]
-STEPS_OF_TIME = [1 / 64, 0.25, 0.5, 1.0, 2.0, 8.0, 15.0, 16.0, 60.0, 64.0, 128.0, 600.0, 3600.0]
+# Hypothesis gives rules no weights, and leaves some out of a run: tasks would be rare.
+WEIGHTS = {
+    "create_tasks": 7,
+    "answer_one": 8,
+    "answer_all_one_by_one": 2,
+    "advance": 4,
+    "advance_to_what_is_next": 4,
+    "set_clock_back": 1,
+    "run_task": 2,
+    "delete_task": 2,
+    "pause_queue": 1,
+    "resume_queue": 2,
+    "purge_queue": 1,
+    "delete_queue": 1,
+    "create_queue": 2,
+    "update_queue": 2,
+    "restart": 2,
+}
+ACTIONS = [action for action, weight in WEIGHTS.items() for _ in range(weight)]
 
 queue_ids = st.sampled_from(sorted(IS_HTTP))
 task_ids = st.sampled_from(["", "", "t1", "t2", "t3"])
+all_rates, all_retries = st.sampled_from(RATES), st.sampled_from(RETRIES)
+# 429 and 503 slow a whole queue down, which tests/local/test_throttling.py is about.
+statuses = st.sampled_from([200, 204, 0, 302, 404, 500, 599])
+delays = st.sampled_from([-8.0, 0.0, 0.0, 0.0, 0.0, 1.0, 16.0, 3600.0])
+deadlines = st.sampled_from([15.0, 600.0])
+leaps = st.sampled_from([1 / 64, 0.25, 0.5, 1.0, 2.0, 8.0, 15.0, 16.0, 64.0, 128.0, 600.0, 3600.0])
+setbacks = st.sampled_from([1 / 64, 2.0, 60.0])
+downtimes = st.sampled_from([0.0, 0.0, 1.0, 64.0])
 
 
 class SteppedClock(ManualClock):
@@ -204,6 +229,7 @@ class ServiceMachine(RuleBasedStateMachine):
         self.starts_before: set[Key] = set()
         self.ends_before: set[Key] = set()
         self.session = self._open()
+        self._draw: Callable[[st.SearchStrategy], Any]
 
     def _path(self) -> Path:
         return self.directory / f"{self.lives}.db"
@@ -239,7 +265,7 @@ class ServiceMachine(RuleBasedStateMachine):
 
     # --- queues ---
 
-    @initialize(rates=st.sampled_from(RATES), config=st.sampled_from(RETRIES))
+    @initialize(rates=all_rates, config=all_retries)
     def begin(self, rates: RateLimits, config: RetryConfig) -> None:
         self._create_queue("a", rates, config)
         self._create_queue("c", RATES[0], config)
@@ -249,9 +275,13 @@ class ServiceMachine(RuleBasedStateMachine):
         self.service.create_queue(LOCATION, queue, keeps_burst=True)
         self.model.create_queue(queue_id, IS_HTTP[queue_id], rates, config, self.clock.now())
 
-    @rule(queue_id=queue_ids, rates=st.sampled_from(RATES), config=st.sampled_from(RETRIES))
-    def create_queue(self, queue_id: str, rates: RateLimits, config: RetryConfig) -> None:
-        now = self.clock.now()
+    def _draw_queue(self) -> str:
+        known = sorted(self.model.queues)
+        return self._draw(st.sampled_from(known * 6 + sorted(IS_HTTP)))
+
+    def create_queue(self) -> None:
+        queue_id, now = self._draw(queue_ids), self.clock.now()
+        rates, config = self._draw(all_rates), self._draw(all_retries)
         if self._is_unsure(self.model.deleted.get(queue_id)):
             return
         if queue_id not in self.model.queues and not self.model.is_queue_reserved(queue_id, now):
@@ -262,14 +292,9 @@ class ServiceMachine(RuleBasedStateMachine):
         refused = _refusal(lambda: self._create_queue(queue_id, rates, config))
         assert refused.message == expected.message
 
-    @rule(
-        queue_id=queue_ids,
-        rates=st.none() | st.sampled_from(RATES),
-        config=st.none() | st.sampled_from(RETRIES),
-    )
-    def update_queue(
-        self, queue_id: str, rates: RateLimits | None, config: RetryConfig | None
-    ) -> None:
+    def update_queue(self) -> None:
+        queue_id = self._draw_queue()
+        rates, config = self._draw(st.none() | all_rates), self._draw(st.none() | all_retries)
         queue = self.model.queues.get(queue_id)
         if queue is None or (rates is None and config is None):
             return
@@ -281,54 +306,46 @@ class ServiceMachine(RuleBasedStateMachine):
             retry_config=config or RetryConfig(),
         )
         self.service.update_queue(given, mask, keeps_burst=True)
-        self._settle()
 
-    @rule(queue_id=queue_ids)
-    def pause_queue(self, queue_id: str) -> None:
-        self._set_state(queue_id, is_paused=True)
+    def pause_queue(self) -> None:
+        self._set_state(self._draw_queue(), self.service.pause_queue, is_paused=True)
 
-    @rule(queue_id=queue_ids)
-    def resume_queue(self, queue_id: str) -> None:
-        self._set_state(queue_id, is_paused=False)
+    def resume_queue(self) -> None:
+        self._set_state(self._draw_queue(), self.service.resume_queue, is_paused=False)
 
-    def _set_state(self, queue_id: str, *, is_paused: bool) -> None:
-        service = self.service
-        change = service.pause_queue if is_paused else service.resume_queue
+    def _set_state(
+        self, queue_id: str, change: Callable[[str], object], *, is_paused: bool
+    ) -> None:
         if queue_id not in self.model.queues:
             assert _refusal(lambda: change(_name(queue_id))).code == "NOT_FOUND"
             return
         self.model.queues[queue_id].is_paused = is_paused
         change(_name(queue_id))
-        self._settle()
 
-    @rule(queue_id=queue_ids)
-    def purge_queue(self, queue_id: str) -> None:
+    def purge_queue(self) -> None:
+        queue_id = self._draw_queue()
         if queue_id in self.model.queues:
             self.model.purge_queue(queue_id, self.clock.now())
             self.service.purge_queue(_name(queue_id))
-            self._settle()
 
-    @rule(queue_id=queue_ids, is_meant=st.sampled_from([False, False, True]))
-    def delete_queue(self, queue_id: str, is_meant: bool) -> None:
-        if queue_id in self.model.queues and is_meant:
+    def delete_queue(self) -> None:
+        queue_id = self._draw_queue()
+        if queue_id in self.model.queues:
             self.model.delete_queue(queue_id, self.clock.now())
             self.service.delete_queue(_name(queue_id))
-            self._settle()
 
     # --- tasks ---
 
-    @precondition(lambda self: len(self.model.running) < MOST_RUNNING - 5)
-    @rule(
-        queue_id=queue_ids,
-        ids=st.lists(task_ids, min_size=1, max_size=5),
-        delay=st.sampled_from([-8.0, 0.0, 0.0, 0.0, 1.0, 16.0, 3600.0]),
-        deadline=st.sampled_from([15.0, 600.0]),
-    )
-    def create_tasks(self, queue_id: str, ids: list[str], delay: float, deadline: float) -> None:
-        now, queue = self.clock.now(), self.model.queues.get(queue_id)
+    def create_tasks(self) -> None:
+        now, queue_id = self.clock.now(), self._draw_queue()
+        ids = self._draw(st.lists(task_ids, min_size=1, max_size=5))
+        delay, deadline = self._draw(delays), self._draw(deadlines)
+        queue = self.model.queues.get(queue_id)
         if queue is None:
             refused = _refusal(lambda: self.service.create_task(_name(queue_id), _task("", "", 0)))
             assert refused.code == "NOT_FOUND"
+            return
+        if len(self.model.running) > MOST_RUNNING - len(ids):
             return
         tasks = []
         ids = [each for each in ids if not self._is_unsure(queue.reserved.get(each))]
@@ -347,64 +364,58 @@ class ServiceMachine(RuleBasedStateMachine):
             assert task.request is not None
             model_task = ModelTask(
                 int(task.request.body),
-                task_id or result.name.rpartition("/")[2],
+                task_id or _id(result.name),
                 bool(task_id),
                 max(now, now + delay),
                 deadline,
             )
             self.model.create_task(queue, model_task)
-        self._settle()
 
-    @rule(data=st.data())
-    def delete_task(self, data: st.DataObject) -> None:
-        found = self._choose_task(data)
+    def delete_task(self) -> None:
+        found = self._draw_task()
         if found is not None:
             queue, task = found
+            name = _name(queue.queue_id, task.task_id)
             self.model.delete_task(queue, task, self.clock.now())
-            self.service.delete_task(_name(queue.queue_id, task.task_id))
-            assert _refusal(
-                lambda: self.service.get_task(_name(queue.queue_id, task.task_id))
-            ).message == (messages.task_gone().message)
-            self._settle()
+            self.service.delete_task(name)
+            gone = _refusal(lambda: self.service.get_task(name))
+            assert gone.message == messages.task_gone().message
 
-    @precondition(lambda self: len(self.model.running) < MOST_RUNNING)
-    @rule(data=st.data())
-    def run_task(self, data: st.DataObject) -> None:
-        found = self._choose_task(data)
-        if found is not None:
+    def run_task(self) -> None:
+        found = self._draw_task()
+        if found is not None and len(self.model.running) < MOST_RUNNING:
             queue, task = found
             task.is_forced = True
             answer = self.service.run_task(_name(queue.queue_id, task.task_id))
             assert answer.dispatch_count == task.dispatches + 1
-            self._settle()
 
-    def _choose_task(self, data: st.DataObject) -> tuple[ModelQueue, ModelTask] | None:
+    def _draw_task(self) -> tuple[ModelQueue, ModelTask] | None:
         tasks = [
             (queue, task) for queue in self.model.queues.values() for task in queue.tasks.values()
         ]
-        return tasks[data.draw(st.integers(0, len(tasks) - 1))] if tasks else None
+        return tasks[self._draw(st.integers(0, len(tasks) - 1))] if tasks else None
 
     # --- targets, time, death ---
 
-    @precondition(lambda self: self.model.running)
-    @rule(data=st.data(), status=st.sampled_from(STATUSES))
-    def answer(self, data: st.DataObject, status: int) -> None:
+    def answer_one(self) -> None:
         keys = sorted(self.model.running)
-        key = keys[data.draw(st.integers(0, len(keys) - 1))]
-        self.model.answer(key, status, self.clock.now())
-        self.session.answer(key, status)
-        self._settle()
+        if keys:
+            self._answer(self._draw(st.sampled_from(keys)), self._draw(statuses))
 
-    @precondition(lambda self: self.model.running)
-    @rule(status=st.sampled_from(STATUSES))
-    def answer_all_one_by_one(self, status: int) -> None:
+    def answer_all_one_by_one(self) -> None:
+        status = self._draw(statuses)
         for key in sorted(self.model.running):
-            self.model.answer(key, status, self.clock.now())
-            self.session.answer(key, status)
+            self._answer(key, status)
             self._settle()
 
-    @rule(seconds=st.sampled_from(STEPS_OF_TIME))
-    def advance(self, seconds: float) -> None:
+    def _answer(self, key: Key, status: int) -> None:
+        self.model.answer(key, status, self.clock.now())
+        self.session.answer(key, status)
+
+    def advance(self) -> None:
+        self._leap(self._draw(leaps))
+
+    def _leap(self, seconds: float) -> None:
         # In one leap, as a machine that was asleep sees it.
         self.clock.advance(seconds)
         late = self.model.time_out(self.clock.now())
@@ -413,13 +424,22 @@ class ServiceMachine(RuleBasedStateMachine):
             # What a target still brings after its deadline changes nothing.
             self.session.answer(key, 200)
 
-    @rule(seconds=st.sampled_from([1 / 64, 2.0, 60.0]))
-    def set_clock_back(self, seconds: float) -> None:
-        self.clock.set_back(seconds)
-        self._settle()
+    def advance_to_what_is_next(self) -> None:
+        now = self.clock.now()
+        ahead = [
+            task.due - now
+            for queue in self.model.queues.values()
+            for task in queue.tasks.values()
+            if task.attempt is None and task.due > now
+        ]
+        if ahead:
+            self._leap(min(ahead))
 
-    @rule(is_orderly=st.booleans(), downtime=st.sampled_from([0.0, 0.0, 1.0, 64.0]))
-    def restart(self, is_orderly: bool, downtime: float) -> None:
+    def set_clock_back(self) -> None:
+        self.clock.set_back(self._draw(setbacks))
+
+    def restart(self) -> None:
+        is_orderly, downtime = self._draw(st.booleans()), self._draw(downtimes)
         under_way = len(self.model.running)
         self.starts_before = set(self.model.started)
         self.ends_before = set(self.model.ended)
@@ -445,6 +465,12 @@ class ServiceMachine(RuleBasedStateMachine):
                 and time.monotonic() < until
             ):
                 pass
+
+    @rule(action=st.sampled_from(ACTIONS), data=st.data())
+    def act(self, action: str, data: st.DataObject) -> None:
+        self._draw = data.draw
+        getattr(self, action)()
+        self._settle()
 
     # --- what always holds ---
 
