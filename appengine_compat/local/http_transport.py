@@ -49,6 +49,8 @@ _OF_THE_BODY = frozenset({"content-type", "content-encoding", "content-language"
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _PATH_SAFE = "/%:@!$&'()*+,;=~-._?"
 
+_EARLIER_SECONDS = 0.1
+
 _logger = logging.getLogger(__name__)
 
 
@@ -77,7 +79,9 @@ class HttpTransport:
 
     def send(self, delivery: Delivery) -> Reply:
         """Send the request; for HTTP targets follow redirects, within the one deadline."""
-        ends_at = time.monotonic() + delivery.deadline_seconds
+        seconds = delivery.deadline_seconds
+        # Before whoever gives up threads that hang looks at this one, which does not.
+        ends_at = time.monotonic() + seconds - min(_EARLIER_SECONDS, seconds / 10)
         url = "the target"
         try:
             url = self._url(delivery)
