@@ -231,7 +231,7 @@ def _require_redis() -> None:
             f"Tasks cannot go to Redis and RQ ({settings.BACKEND.variable}=rq) without "
             + " and ".join(f"{setting.variable} ({words})" for setting, words in missing)
             + f". Set {'it' if len(missing) == 1 else 'them'}, the same for the apps and for "
-            "`appengine-compat rq-worker` (docs/road-rq.md).",
+            "`appengine-compat rq-worker` (docs/redis-rq.md).",
             setting=missing[0][0].variable,
         )
 

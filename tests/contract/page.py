@@ -17,7 +17,7 @@ from tests.contract.differences import table as differing
 SUITE = Path(__file__).with_name("test_backend.py")
 DOCS = Path(__file__).parents[2] / "docs"
 ROADS = {
-    DOCS / "road-rq.md": (RQ, HTTP),
+    DOCS / "redis-rq.md": (RQ, HTTP),
     DOCS / "tunnel.md": (HTTP, APP_ENGINE),
     DOCS / "services.md": (SERVICES, APP_ENGINE),
     DOCS / "local-development.md": (EMBEDDED, APP_ENGINE),

@@ -17,7 +17,7 @@ def test_the_tables_are_the_suites(path: Path) -> None:
 
 
 def test_one_page_shows_what_all_promise() -> None:
-    text = (page.DOCS / "road-rq.md").read_text("utf-8")
+    text = (page.DOCS / "redis-rq.md").read_text("utf-8")
     assert "| stub | embedded | cloud tasks, app engine | cloud tasks, http | rq |" in text
 
 
