@@ -25,7 +25,7 @@ def require() -> None:
         raise BackendChoiceError(
             f"Tasks of Redis and RQ need RQ, which is not installed: {_REMEDY}."
         ) from None
-    version = str(rq.VERSION)
+    version = rq.__version__
     if tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < LEAST:
         raise BackendChoiceError(
             f"Tasks of Redis and RQ need RQ {'.'.join(map(str, LEAST))} or later, and {version} "

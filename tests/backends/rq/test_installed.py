@@ -12,13 +12,13 @@ from appengine_compat.errors import BackendChoiceError
 
 @pytest.mark.parametrize("version", ["2.9", "2.12.0", "3.0.0", "3.1.0rc1", "10.0"])
 def test_new_enough(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
-    monkeypatch.setattr("rq.VERSION", version)
+    monkeypatch.setattr("rq.__version__", version)
     installed.require()
 
 
 @pytest.mark.parametrize("version", ["1.16.2", "2.0.0", "2.8.0"])
 def test_too_old(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
-    monkeypatch.setattr("rq.VERSION", version)
+    monkeypatch.setattr("rq.__version__", version)
     with pytest.raises(BackendChoiceError, match=r"RQ 2\.9 or later, and ") as caught:
         installed.require()
     assert version in str(caught.value)
