@@ -67,7 +67,9 @@ LOCAL_TOKEN = Refusal(
 APP_ENGINE_INCOMPLETE = Refusal(
     "AEC-APP-ENGINE-HEADERS",
     403,
-    "App Engine's task headers X-AppEngine-QueueName and X-AppEngine-TaskName did not both come.",
+    "App Engine's task headers X-AppEngine-QueueName and X-AppEngine-TaskName did not both come. "
+    "Only its own queues send them: enqueue the task, with this service as appengine in "
+    "APPENGINE_COMPAT_TARGETS.",
 )
 APP_ENGINE_ADDRESS = Refusal(
     "AEC-APP-ENGINE-ADDRESS",
@@ -78,7 +80,8 @@ APP_ENGINE_ADDRESS = Refusal(
 APP_ENGINE_SOURCE = Refusal(
     "AEC-APP-ENGINE-SOURCE",
     403,
-    "App Engine does not say that this request comes from its task queues.",
+    "App Engine does not say that this request comes from its task queues. Administrators cannot "
+    "send one by hand: enqueue it, with this service as appengine in APPENGINE_COMPAT_TARGETS.",
 )
 OIDC_NO_ACCOUNT = Refusal(
     "AEC-OIDC-NO-ACCOUNT-SET",
@@ -87,10 +90,16 @@ OIDC_NO_ACCOUNT = Refusal(
     "APPENGINE_COMPAT_SERVICE_ACCOUNT to the service account that tasks come as.",
 )
 OIDC_MALFORMED = Refusal(
-    "AEC-OIDC-MALFORMED", 403, "the bearer token is not a signed JSON Web Token."
+    "AEC-OIDC-MALFORMED",
+    403,
+    "the bearer token is not a signed JSON Web Token (an access token is none). Set "
+    "APPENGINE_COMPAT_SERVICE_ACCOUNT where the task is enqueued, and Cloud Tasks sends one.",
 )
 OIDC_ALGORITHM = Refusal(
-    "AEC-OIDC-ALGORITHM", 403, "the token is not signed with RS256, as Google's are."
+    "AEC-OIDC-ALGORITHM",
+    403,
+    "the token is not signed with RS256, as Google's are. The issuer of "
+    "APPENGINE_COMPAT_OIDC_ISSUER must sign with it too.",
 )
 OIDC_KEY = Refusal(
     "AEC-OIDC-KEY",
@@ -105,7 +114,10 @@ OIDC_KEYS_UNREACHABLE = Refusal(
     "to reach them (www.googleapis.com, or the address of APPENGINE_COMPAT_OIDC_ISSUER).",
 )
 OIDC_SIGNATURE = Refusal(
-    "AEC-OIDC-SIGNATURE", 403, "the token's signature does not fit its content."
+    "AEC-OIDC-SIGNATURE",
+    403,
+    "the token's signature does not fit its content. It must be one of Google's, or of the issuer "
+    "of APPENGINE_COMPAT_OIDC_ISSUER, handed on unchanged.",
 )
 OIDC_ISSUER = Refusal(
     "AEC-OIDC-ISSUER",
@@ -124,7 +136,10 @@ OIDC_AUDIENCE = Refusal(
     "here and where the task is enqueued; behind a proxy see APPENGINE_COMPAT_TRUST_PROXY.",
 )
 OIDC_EMAIL = Refusal(
-    "AEC-OIDC-EMAIL", 403, "the token names no verified e-mail address of a service account."
+    "AEC-OIDC-EMAIL",
+    403,
+    "the token names no verified e-mail address. Ask for one that does (gcloud auth "
+    "print-identity-token --include-email), or enqueue with APPENGINE_COMPAT_SERVICE_ACCOUNT set.",
 )
 OIDC_ACCOUNT = Refusal(
     "AEC-OIDC-ACCOUNT",
@@ -147,7 +162,10 @@ SIGNATURE_NO_KEYS = Refusal(
     "APPENGINE_COMPAT_SIGNING_KEYS to the same keys as where the task is enqueued.",
 )
 SIGNATURE_MALFORMED = Refusal(
-    "AEC-SIGNATURE-MALFORMED", 403, "the header X-AEC-Signature is not a signature."
+    "AEC-SIGNATURE-MALFORMED",
+    403,
+    "the header X-AEC-Signature is not a signature. Enqueuing makes it, where "
+    "APPENGINE_COMPAT_SIGNING_KEYS is set, and a proxy must hand it on unchanged.",
 )
 SIGNATURE_KEY = Refusal(
     "AEC-SIGNATURE-KEY",
@@ -165,10 +183,14 @@ SIGNATURE_MISMATCH = Refusal(
 SIGNATURE_AGE = Refusal(
     "AEC-SIGNATURE-AGE",
     403,
-    "the signature is older than APPENGINE_COMPAT_SIGNATURE_MAX_AGE allows.",
+    "the signature is older than APPENGINE_COMPAT_SIGNATURE_MAX_AGE allows: enqueue the task "
+    "again, or raise that to the longest time for which your queues retry.",
 )
 SIGNATURE_BODY = Refusal(
-    "AEC-SIGNATURE-BODY", 403, "the body is not the one that was signed, or not whole."
+    "AEC-SIGNATURE-BODY",
+    403,
+    "the body is not the one that was signed, or not whole. A proxy must hand it on unchanged, and "
+    "whoever enqueues must have the keys of APPENGINE_COMPAT_SIGNING_KEYS sign what is sent.",
 )
 
 ALL: tuple[Refusal, ...] = (

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 
 import pytest
 
+from appengine_compat import settings
 from appengine_compat.core.headers import LOCAL_TOKEN_HEADER
 from appengine_compat.handler import door, refusals
 from appengine_compat.handler.door import Trust, Verdict
+from appengine_compat.handler.refusals import Refusal
 from appengine_compat.local import tokens
 
 SECRET = b"a secret of this test, long enough"
@@ -198,7 +201,15 @@ class TestRefusals:
         assert "\n" not in record.getMessage()
         assert "\r" not in record.getMessage()
 
-    def test_every_code_is_stable_and_names_a_remedy_or_a_fault(self) -> None:
+    @pytest.mark.parametrize("refusal", refusals.ALL, ids=lambda refusal: refusal.code)
+    def test_each_names_what_would_mend_it(self, refusal: Refusal) -> None:
+        is_in_app_engines_words = refusal.code.startswith("AEC-TEST-")
+        known = {"GAE_ENV", *(setting.variable for setting in settings.SETTINGS)}
+        named = set(re.findall(r"APPENGINE_COMPAT_\w+|GAE_ENV", refusal.reason))
+        assert named <= known
+        assert named or is_in_app_engines_words or "Check the clock" in refusal.reason
+
+    def test_every_code_is_stable(self) -> None:
         codes = [refusal.code for refusal in refusals.ALL]
         assert len(set(codes)) == len(codes)
         for refusal in refusals.ALL:
