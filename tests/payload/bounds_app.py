@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import functools
 import os
 import subprocess
 from collections.abc import Iterator
@@ -59,7 +58,7 @@ class Point:
 class Session:
     limit = 1
     forbid = staticmethod(bounds_other.forbidden)
-    forbid_also = functools.partial(bounds_other.forbidden)
+    forbid_also = bounds_other.Caller()
 
     def __init__(self) -> None:
         self.name = "session"

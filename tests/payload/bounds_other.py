@@ -12,3 +12,8 @@ def forbidden(*args: object) -> None:
 class Helper:
     def __reduce__(self) -> tuple[object, ...]:
         return forbidden, ()
+
+
+class Caller:
+    def __call__(self, *args: object) -> None:
+        forbidden()
