@@ -184,7 +184,7 @@ def running_elsewhere(connection: Connection, queue: int, owner: int) -> int:
     first, last = owner << OWNER_SHIFT, (owner + 1) << OWNER_SHIFT
     row = connection.execute(
         "SELECT (SELECT count(*) FROM tasks WHERE queue = ?1 AND claim > 0 AND claim < ?2) + "
-        "(SELECT count(*) FROM tasks WHERE queue = ?1 AND claim > ?3)",
+        "(SELECT count(*) FROM tasks WHERE queue = ?1 AND claim > 0 AND claim > ?3)",
         (queue, first, last),
     ).fetchone()
     return int(row[0])
@@ -229,7 +229,8 @@ def release_owner(connection: Connection, owner: int) -> int:
     count = 0
     for (queue,) in queues:
         count += connection.execute(
-            "UPDATE tasks SET claim = 0 WHERE queue = ? AND claim > ? AND claim < ?",
+            # The index of claimed tasks serves only who says in so many words that they are.
+            "UPDATE tasks SET claim = 0 WHERE queue = ? AND claim > 0 AND claim > ? AND claim < ?",
             (queue, first, last),
         ).rowcount
     return count
