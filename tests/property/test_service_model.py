@@ -25,6 +25,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -567,6 +568,7 @@ def _refusal(call) -> ApiError:
     raise AssertionError("it was not refused")
 
 
+@pytest.mark.timeout(60 + STEPS // 10)
 def test_the_service_does_what_its_model_does():
     run_state_machine_as_test(
         ServiceMachine,
