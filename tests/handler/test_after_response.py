@@ -197,6 +197,25 @@ def test_flask_streams_first(wrap: Wrap) -> None:
     assert ran == ["piece", "after"]
 
 
+def test_flasks_request_is_there_for_functions_that_ask_flask_for_it() -> None:
+    ran: list[str] = []
+    app = flask.Flask(__name__)
+
+    @app.route("/page")
+    def view() -> str:
+        @run_after_response
+        @flask.copy_current_request_context
+        def work() -> None:
+            ran.append(flask.request.path)
+
+        return "x"
+
+    app.wsgi_app = wrap_wsgi_app(app.wsgi_app)  # type: ignore[method-assign]
+    with app.test_client().get("/page"):
+        pass
+    assert ran == ["/page"]
+
+
 def test_one_layer_inside_another_makes_one_request() -> None:
     ran: list[int] = []
     app = app_that(lambda: run_after_response(lambda: ran.append(1)))
