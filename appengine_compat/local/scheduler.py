@@ -372,6 +372,11 @@ class Scheduler:
         with self._condition:
             news, self._news = self._news, {}
         for lane, due in news.items():
+            # A queue that does not run is looked at again when it does; until then each task that
+            # is put into it would cost a transaction.
+            queue = self._queues.get(lane[0])
+            if queue is not None and queue.state is not QueueState.RUNNING:
+                continue
             if due < self._next_look.get(lane, math.inf):
                 self._next_look[lane] = due
 
