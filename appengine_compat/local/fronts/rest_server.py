@@ -79,7 +79,10 @@ class RestServer:
         self._server.task_dispatcher.shutdown(timeout=grace_seconds)
         if self._thread.is_alive():
             # The loop's own thread must close what the loop looks at.
-            self._server.trigger.pull_trigger(self._close)
+            try:
+                self._server.trigger.pull_trigger(self._close)
+            except OSError:
+                pass  # a turn that had begun already has closed it, the trigger's end included
             self._thread.join()
 
     def _close(self) -> None:
