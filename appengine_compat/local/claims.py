@@ -183,9 +183,9 @@ def running_elsewhere(connection: Connection, queue: int, owner: int) -> int:
     """Return how many of a queue's tasks other owners have claimed."""
     first, last = owner << OWNER_SHIFT, (owner + 1) << OWNER_SHIFT
     row = connection.execute(
-        "SELECT (SELECT count(*) FROM tasks WHERE queue = ?1 AND claim > 0 AND claim < ?2) + "
-        "(SELECT count(*) FROM tasks WHERE queue = ?1 AND claim > 0 AND claim > ?3)",
-        (queue, first, last),
+        "SELECT (SELECT count(*) FROM tasks WHERE queue = ? AND claim > 0 AND claim < ?) + "
+        "(SELECT count(*) FROM tasks WHERE queue = ? AND claim > 0 AND claim > ?)",
+        (queue, first, queue, last),
     ).fetchone()
     return int(row[0])
 
