@@ -7,19 +7,17 @@ TCP forwarder stands for the tunnel: what does not pass it does not arrive.
 from __future__ import annotations
 
 import contextlib
-import functools
 import pickle
 import socket
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-import waitress.server
 from google.appengine.api import taskqueue, wrap_wsgi_app
 from google.appengine.ext import deferred
 
@@ -32,6 +30,7 @@ from appengine_compat.local.http_transport import HttpTransport
 from appengine_compat.local.identity import Identity
 from appengine_compat.local.service import LocalService
 from appengine_compat.local.store import Store
+from tests import wsgi_server
 
 PATIENCE_SECONDS = 30.0
 ACCOUNT = "tasks@project.iam.gserviceaccount.com"
@@ -146,7 +145,7 @@ def road(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Road]:
     with contextlib.ExitStack() as stack:
         issued: list[Any] = []
         issuer_port = stack.enter_context(
-            serving(lambda environ, start_response: issued[0](environ, start_response))
+            wsgi_server.serving(lambda environ, start_response: issued[0](environ, start_response))
         )
         store = Store(None)
         identity = Identity(store, f"http://127.0.0.1:{issuer_port}")
@@ -170,29 +169,13 @@ def road(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Road]:
             "APPENGINE_COMPAT_OIDC_ISSUER": identity.issuer,
         }.items():
             monkeypatch.setenv(name, value)
-        app_port = stack.enter_context(serving(defer_middleware(wrap_wsgi_app(page))))
+        app_port = stack.enter_context(wsgi_server.serving(defer_middleware(wrap_wsgi_app(page))))
         tunnel = Tunnel(app_port)
         stack.callback(tunnel.close)
         address = f"http://127.0.0.1:{tunnel.port}"
         monkeypatch.setenv("APPENGINE_COMPAT_TARGETS", address)
         yield Road(tunnel, address, statuses)
     oidc_keys.forget()
-
-
-@contextlib.contextmanager
-def serving(app: Callable[..., Iterable[bytes]]) -> Iterator[int]:
-    server = waitress.server.create_server(
-        app, host="127.0.0.1", port=0, threads=4, asyncore_loop_timeout=0.05
-    )
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        yield server.effective_port
-    finally:
-        close = functools.partial(server.asyncore.close_all, server._map)
-        server.trigger.pull_trigger(close)
-        thread.join(PATIENCE_SECONDS)
-        server.task_dispatcher.shutdown()
 
 
 def test_a_deferred_task_comes_back_and_runs(road: Road) -> None:

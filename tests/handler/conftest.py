@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-import functools
+import contextlib
 import http.server
 import json
 import socket
@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-import waitress.server
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from appengine_compat.handler import oidc_keys
+from tests import wsgi_server
 
 AUDIENCE = "https://app.example.com"
 ACCOUNT = "tasks@project.iam.gserviceaccount.com"
@@ -115,39 +115,25 @@ Send = Callable[[bytes], bytes]
 @pytest.fixture(scope="module")
 def serve() -> Iterator[Callable[[Any], Send]]:
     """Serve a WSGI app by waitress; gives what sends raw bytes and returns the raw answer."""
-    running: list[tuple[Any, threading.Thread]] = []
+    with contextlib.ExitStack() as ends:
 
-    def start(app: Any) -> Send:
-        server = waitress.server.create_server(
-            app,
-            host="127.0.0.1",
-            port=0,
-            threads=2,
-            clear_untrusted_proxy_headers=False,
-            asyncore_loop_timeout=0.05,
-        )
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        running.append((server, thread))
-        port = server.effective_port
+        def start(app: Any) -> Send:
+            port = ends.enter_context(
+                wsgi_server.serving(app, threads=2, clear_untrusted_proxy_headers=False)
+            )
 
-        def send(request: bytes) -> bytes:
-            with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
-                answer = b""
-                try:
-                    connection.sendall(request)
-                    connection.shutdown(socket.SHUT_WR)
-                    while piece := connection.recv(65536):
-                        answer += piece
-                except ConnectionError:
-                    pass  # a server may hang up on what it will not read
-                return answer
+            def send(request: bytes) -> bytes:
+                with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+                    answer = b""
+                    try:
+                        connection.sendall(request)
+                        connection.shutdown(socket.SHUT_WR)
+                        while piece := connection.recv(65536):
+                            answer += piece
+                    except ConnectionError:
+                        pass  # a server may hang up on what it will not read
+                    return answer
 
-        return send
+            return send
 
-    yield start
-    for server, thread in running:
-        # In the server's own loop, which would trip over sockets that another thread closed.
-        server.trigger.pull_trigger(functools.partial(server.asyncore.close_all, server._map))
-        thread.join(10)
-        server.task_dispatcher.shutdown()
+        yield start

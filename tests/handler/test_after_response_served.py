@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
-import functools
 import http.client
 import socketserver
 import threading
@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
-import waitress.server
 from google.appengine.api import wrap_wsgi_app
 
 from appengine_compat import after_response_middleware, run_after_response
+from tests import wsgi_server
 
 Wrap = Callable[[Any], Any]
 Get = Callable[[str], bytes]
@@ -47,55 +47,39 @@ def wrap(request: pytest.FixtureRequest) -> Wrap:
 
 @pytest.fixture(params=["one thread for all", "a thread for each"])
 def serve(request: pytest.FixtureRequest) -> Iterator[Serve]:
-    ends: list[Callable[[], object]] = []
+    with contextlib.ExitStack() as ends:
 
-    def start(app: Any) -> Get:
-        port, end = (_waitress if request.param.startswith("one") else _wsgiref)(app)
-        ends.append(end)
+        def start(app: Any) -> Get:
+            one_thread = request.param.startswith("one")
+            port = ends.enter_context(
+                wsgi_server.serving(app, threads=1) if one_thread else _threaded(app)
+            )
 
-        def get(path: str) -> bytes:
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_SECONDS)
-            try:
-                connection.request("GET", path)
-                # By its length: the connection's end may come only after the work.
-                return connection.getresponse().read()
-            finally:
-                connection.close()
+            def get(path: str) -> bytes:
+                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_SECONDS)
+                try:
+                    connection.request("GET", path)
+                    # By its length: the connection's end may come only after the work.
+                    return connection.getresponse().read()
+                finally:
+                    connection.close()
 
-        return get
+            return get
 
-    yield start
-    for end in ends:
-        end()
-
-
-def _waitress(app: Any) -> tuple[int, Callable[[], object]]:
-    server = waitress.server.create_server(
-        app, host="127.0.0.1", port=0, threads=1, asyncore_loop_timeout=0.05
-    )
-    thread = threading.Thread(target=server.run)
-    thread.start()
-
-    def end() -> None:
-        close = functools.partial(server.asyncore.close_all, server._map)
-        server.trigger.pull_trigger(close)
-        thread.join(PATIENCE_SECONDS)
-        server.task_dispatcher.shutdown()
-
-    return server.effective_port, end
+        yield start
 
 
-def _wsgiref(app: Any) -> tuple[int, Callable[[], object]]:
+@contextlib.contextmanager
+def _threaded(app: Any) -> Iterator[int]:
     server = wsgiref.simple_server.make_server("127.0.0.1", 0, app, Threaded, Quiet)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
-
-    def end() -> None:
+    try:
+        yield server.server_port
+    finally:
         server.shutdown()
         thread.join(PATIENCE_SECONDS)
         server.server_close()
-
-    return server.server_port, end
 
 
 def answer(start_response: Any, text: bytes) -> Iterable[bytes]:
