@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 
@@ -74,7 +75,5 @@ def short_id(name: str) -> str:
 
 def automatic_task_id() -> str:
     """Return a fresh task id as the service makes them: decimal digits, leading zeros allowed."""
-    # Here, since it loads OpenSSL, which most programs that import this need not.
-    import secrets
-
-    return f"{secrets.randbelow(10**_AUTOMATIC_ID_DIGITS):0{_AUTOMATIC_ID_DIGITS}d}"
+    number = int.from_bytes(os.urandom(16), "big") % 10**_AUTOMATIC_ID_DIGITS
+    return f"{number:0{_AUTOMATIC_ID_DIGITS}d}"

@@ -150,6 +150,10 @@ class Scheduler:
         """Say that a task was created that is due then."""
         lane, moment = (queue, service), due / moments.SECOND
         with self._condition:
+            # While it waits, what it knows of the queues is what holds: one that does not run
+            # is looked at when it does, and need not wake it for each task until then.
+            if self._is_waiting and not self._runs(queue):
+                return
             if moment < self._news.get(lane, math.inf):
                 self._news[lane] = moment
                 if self._is_waiting:
@@ -372,13 +376,14 @@ class Scheduler:
         with self._condition:
             news, self._news = self._news, {}
         for lane, due in news.items():
-            # A queue that does not run is looked at again when it does; until then each task that
-            # is put into it would cost a transaction.
-            queue = self._queues.get(lane[0])
-            if queue is not None and queue.state is not QueueState.RUNNING:
+            if not self._runs(lane[0]):
                 continue
             if due < self._next_look.get(lane, math.inf):
                 self._next_look[lane] = due
+
+    def _runs(self, number: int) -> bool:
+        queue = self._queues.get(number)
+        return queue is None or queue.state is QueueState.RUNNING
 
     def _take_ended(self) -> list[Ended]:
         ended = self._workers.give_up_late()

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 _INSERT = (
     "INSERT INTO tasks (queue, id, service, due, is_named, created, method, url, deadline_ms, "
-    "headers, extra, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "headers, extra, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+    "ON CONFLICT (queue, id) DO NOTHING"
 )
 
 _PAGE_BODY_BYTES = 8 * 1024 * 1024
@@ -78,20 +79,20 @@ def create(
     if row is None:
         raise messages.queue_missing()
     queue = row[0]
-    return queue, [_insert(connection, queue, new, now) for new in new_tasks]
+    results = [_insert(connection, queue, new, now) for new in new_tasks]
+    for service in {new.service for new in new_tasks}:
+        connection.execute("INSERT OR IGNORE INTO lanes VALUES (?, ?)", (queue, service))
+    return queue, results
 
 
 def _insert(connection: Connection, queue: int, new: NewTask, now: int) -> ApiError | None:
     if new.is_named and tombstones.stands(connection, queue, new.task_id, now):
         return messages.task_tombstoned()
-    if connection.execute(
-        "SELECT 1 FROM tasks WHERE queue = ? AND id = ?", (queue, new.task_id)
-    ).fetchone():
-        return messages.task_exists()
-    connection.execute("INSERT OR IGNORE INTO lanes VALUES (?, ?)", (queue, new.service))
     cursor = connection.execute(
         _INSERT, (queue, new.task_id, new.service, new.due, new.is_named, *new.values)
     )
+    if not cursor.rowcount:
+        return messages.task_exists()
     if new.long_body is not None:
         connection.execute("INSERT INTO bodies VALUES (?, ?)", (cursor.lastrowid, new.long_body))
     return None
