@@ -30,6 +30,9 @@ def clean(store: Store, windows: Windows, now: int) -> float:
         pass
     store.write(lambda connection: _clear_counts(connection, now), is_durable=False)
     store.write(
+        lambda connection: queue_operations.forget_purges(connection, now), is_durable=False
+    )
+    store.write(
         lambda connection: throttling.forget_over(
             connection, queue_operations.list_all(connection), now
         ),

@@ -20,6 +20,8 @@ _ROW = "id, name, state, settings, purge_time"
 _POLICY_KEY = "policy "
 _PURGED_AT_ONCE = 5000
 """Tasks deleted in one transaction: those who wait for theirs wait tens of milliseconds."""
+_NO_QUEUE = 0
+_LONGEST_PURGE_SECONDS = 86400.0
 
 
 def find(connection: Connection, name: str) -> tuple[int, Queue]:
@@ -170,14 +172,21 @@ def location_ids(connection: Connection, project: str) -> list[str]:
 
 
 def mark_purged(connection: Connection, name: str, now: int) -> tuple[int, Queue, int]:
-    """Note a purge; return the queue's number, the queue, and the last task that it concerns.
+    """Note a purge; return the queue's number, the queue, and a row after the tasks concerned.
 
     Raises:
         ApiError: NOT_FOUND.
     """
     number, queue = find(connection, name)
     connection.execute("UPDATE queues SET purge_time = ? WHERE id = ?", (now, number))
-    last = connection.execute("SELECT max(seq) FROM tasks").fetchone()[0] or 0
+    # A new row's number is one more than the highest there is, so that of a task which has ended
+    # would come again, and its new bearer be purged. A row of no queue keeps the place.
+    last = 1 + (connection.execute("SELECT max(seq) FROM tasks").fetchone()[0] or 0)
+    connection.execute(
+        "INSERT INTO tasks (seq, queue, id, service, due, is_named, created, method, url, "
+        "deadline_ms, headers, body) VALUES (?, ?, ?, '', 0, 0, ?, '', '', 0, '', x'')",
+        (last, _NO_QUEUE, f"purge {last}", now),
+    )
     return number, replace(queue, purge_time=moments.to_datetime(now)), last
 
 
@@ -189,9 +198,9 @@ def purge_some(
     windows: tombstones.Windows,
     now: int,
 ) -> bool:
-    """Delete some of a queue's tasks up to one, and tell whether any may be left.
+    """Delete some of a queue's tasks up to a row, and tell whether any may be left.
 
-    Their names stay reserved.
+    Their names stay reserved. Once none is left, the row goes too.
     """
     rows = connection.execute(
         "SELECT seq, id, is_named FROM tasks WHERE queue = ? AND seq <= ? LIMIT ?",
@@ -201,7 +210,18 @@ def purge_some(
         connection.execute("DELETE FROM tasks WHERE seq = ?", (seq,))
         seconds = windows.of_task(queue, bool(is_named))
         tombstones.set_up(connection, number, task_id, seconds, now)
-    return len(rows) == _PURGED_AT_ONCE
+    if len(rows) == _PURGED_AT_ONCE:
+        return True
+    connection.execute("DELETE FROM tasks WHERE seq = ? AND queue = ?", (last, _NO_QUEUE))
+    return False
+
+
+def forget_purges(connection: Connection, now: int) -> None:
+    """Delete what purges have left behind whose process has died meanwhile."""
+    connection.execute(
+        "DELETE FROM tasks WHERE queue = ? AND created < ?",
+        (_NO_QUEUE, now - moments.from_seconds(_LONGEST_PURGE_SECONDS)),
+    )
 
 
 def remove(connection: Connection, name: str, expires: int) -> int:

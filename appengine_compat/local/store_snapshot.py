@@ -46,6 +46,8 @@ def export(store: Store, path: str | os.PathLike[str]) -> None:
         copy.execute("DELETE FROM owners")
         copy.execute("DELETE FROM documents WHERE key LIKE ?", (f"{KEY_PREFIX}%",))
         copy.execute("UPDATE tasks SET claim = 0 WHERE claim > 0")
+        # Of purges and deletions that are under way.
+        copy.execute("DELETE FROM tasks WHERE queue NOT IN (SELECT id FROM queues)")
         copy.execute("COMMIT")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 
@@ -26,7 +27,8 @@ from appengine_compat.core.model import (
     UriOverride,
 )
 from appengine_compat.core.names import QueueName
-from appengine_compat.errors import ApiError
+from appengine_compat.errors import ApiError, StoreError
+from appengine_compat.local import housekeeping
 from appengine_compat.local.store import Store
 from appengine_compat.local.tombstones import Windows
 from tests.local.conftest import PATIENCE_SECONDS, QUEUE, Local
@@ -167,6 +169,79 @@ def test_a_purge_takes_what_is_there_and_leaves_state_and_names(local):
     local.add("later")
     assert len(local.service.list_tasks(NAME).items) == 1
     assert local.service.get_queue(NAME).purge_time == purged.purge_time
+
+
+class InterruptedStore(Store):
+    """A database in memory, where something happens after each commit of a call."""
+
+    def __init__(self) -> None:
+        self.interruptions: list[Callable[[], object]] = []
+        super().__init__(None)
+
+    def write(self, operation, **options):
+        result = super().write(operation, **options)
+        todo, self.interruptions = self.interruptions, []
+        if todo:
+            todo[0]()
+            self.interruptions = todo[1:]
+        return result
+
+
+@pytest.fixture
+def long_queue() -> Iterator[Local]:
+    """A queue with more tasks than a purge deletes at once."""
+    local = Local(InterruptedStore())
+    local.service.pause_queue(NAME)
+    task = Task(name="", request=AppEngineRequest(relative_uri="/work"))
+    for _ in range(51):
+        local.service.create_tasks(NAME, [task] * 100)
+    yield local
+    local.service.close()
+
+
+def test_a_purge_leaves_what_is_created_while_it_runs(long_queue):
+    service = long_queue.service
+    service.create_queue(PARENT, Queue(name=str(OTHER)))
+    newest = long_queue.add("newest")
+    found = []
+
+    def begin() -> None:
+        service.purge_queue(str(OTHER))
+
+    def put_one_in_the_place_of_the_newest() -> None:
+        found.append(len(service.list_tasks(NAME).items))
+        service.delete_tasks(NAME, [newest])
+        long_queue.add("created-meanwhile")
+
+    service.store.interruptions = [begin, put_one_in_the_place_of_the_newest]
+    service.purge_queue(NAME)
+    assert found[0] > 0
+    assert [each.name for each in service.list_tasks(NAME).items] == [
+        QUEUE.task("created-meanwhile")
+    ]
+    assert service.queue_stats(NAME).tasks_count == 1
+
+
+def test_a_purge_that_was_cut_off_leaves_nothing_behind_but_its_tasks(long_queue):
+    service = long_queue.service
+
+    def fail() -> None:
+        raise StoreError("The disk is full.", path="")
+
+    service.store.interruptions = [fail]
+    with pytest.raises(StoreError):
+        service.purge_queue(NAME)
+
+    def rows() -> int:
+        return service.store.read(
+            lambda connection: connection.execute("SELECT count(*) FROM tasks").fetchone()[0]
+        )
+
+    assert service.queue_stats(NAME).tasks_count == 5100
+    housekeeping.clean(service.store, Windows(), int((long_queue.clock.now() + 2 * DAY) * 1e6))
+    assert rows() == 5100
+    service.purge_queue(NAME)
+    assert rows() == 0
 
 
 def test_put_queues_keeps_state_and_tasks_and_the_files_burst(local):

@@ -9,7 +9,7 @@ import pytest
 
 from appengine_compat.core.model import AppEngineRequest, HttpRequest, Queue, Task
 from appengine_compat.errors import ApiError, StoreError, StoreTooNewError
-from appengine_compat.local import documents, store_snapshot
+from appengine_compat.local import documents, queue_operations, store_snapshot
 from appengine_compat.local.clock import ManualClock
 from appengine_compat.local.service import LocalService
 from appengine_compat.local.store import Store
@@ -97,6 +97,20 @@ def test_a_task_that_ran_is_exported_as_waiting(service, other, tmp_path):
 
     assert other.queue_stats(MAIL).concurrent_dispatches_count == 0
     assert other.queue_stats(MAIL).tasks_count == 2
+
+
+def test_a_purge_that_is_under_way_is_no_part_of_it(service, other, tmp_path):
+    fill(service)
+    service.store.write(lambda connection: queue_operations.mark_purged(connection, MAIL, 0))
+    file = tmp_path / "state"
+
+    store_snapshot.export(service.store, file)
+    store_snapshot.replace(other.store, file)
+
+    tasks = other.store.read(
+        lambda connection: connection.execute("SELECT count(*) FROM tasks").fetchone()[0]
+    )
+    assert tasks == other.queue_stats(MAIL).tasks_count == 2
 
 
 def test_queues_get_new_numbers_so_that_old_attempts_cannot_end_their_tasks(service, tmp_path):
