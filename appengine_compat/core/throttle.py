@@ -25,7 +25,7 @@ class Throttle:
     """What overload has left of a queue's rate. Times are float seconds on one clock."""
 
     rate: float
-    """Dispatches a second, at ``since``."""
+    """Dispatches a second, at ``since``; where the limit is lower, that holds."""
     since: float
     held_until: float = 0.0
     """Nothing is dispatched before."""
@@ -44,11 +44,11 @@ def slowed(
     """
     hold = now + min(retry_after_seconds, LONGEST_HOLD_SECONDS) if retry_after_seconds > 0 else 0.0
     if current is None:
-        return Throttle(_halved(limit, limit), now, hold)
+        return Throttle(_halved(limit), now, hold)
     hold = max(hold, current.held_until)
     if now - current.since < WINDOW_SECONDS:
         return Throttle(current.rate, current.since, hold)
-    return Throttle(_halved(rate_at(current, limit, now), limit), now, hold)
+    return Throttle(_halved(rate_at(current, limit, now)), now, hold)
 
 
 def rate_at(throttle: Throttle | None, limit: float, now: float) -> float:
@@ -69,5 +69,6 @@ def is_over(throttle: Throttle, limit: float, now: float) -> bool:
     return throttle.held_until <= now and rate_at(throttle, limit, now) >= limit
 
 
-def _halved(rate: float, limit: float) -> float:
-    return min(limit, max(LEAST_RATE, rate / 2))
+def _halved(rate: float) -> float:
+    # Not less where the limit is: it may be 0, which no doubling would ever raise again.
+    return max(LEAST_RATE, rate / 2)

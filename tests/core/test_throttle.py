@@ -10,7 +10,7 @@ from appengine_compat.core import throttle
 from appengine_compat.core.throttle import Throttle
 
 NOW = 1_790_000_000.0
-LIMITS = st.floats(0.01, 500.0)
+LIMITS = st.just(0.0) | st.floats(0.01, 500.0)
 
 
 def test_a_queue_that_nobody_slows_has_its_full_rate():
@@ -55,6 +55,15 @@ def test_a_rate_below_one_a_second_is_not_raised_by_being_slowed():
     assert throttle.rate_at(slowed, 1 / 60, NOW) == 1 / 60
 
 
+@pytest.mark.parametrize("limit", [0.0, 0.001])
+def test_a_limit_that_is_raised_after_an_overload_comes_to_hold(limit):
+    slowed = throttle.slowed(None, limit, NOW)
+    assert throttle.rate_at(slowed, limit, NOW) == limit
+    assert throttle.rate_at(slowed, 16.0, NOW) == 1.0
+    assert throttle.rate_at(slowed, 16.0, NOW + 40) == 16.0
+    assert throttle.is_over(slowed, 16.0, NOW + 40)
+
+
 def test_retry_after_holds_the_queue_and_the_longest_of_them_holds():
     slowed = throttle.slowed(None, 500.0, NOW, 30.0)
     slowed = throttle.slowed(slowed, 500.0, NOW + 0.1, 5.0)
@@ -73,6 +82,6 @@ def test_the_rate_stays_positive_and_within_the_limit_and_comes_back(limit, repl
     for pause, retry_after in replies:
         now += pause
         slowed = throttle.slowed(slowed, limit, now, retry_after)
-        assert 0 < throttle.rate_at(slowed, limit, now) <= limit
+        assert min(limit, 0.01) <= throttle.rate_at(slowed, limit, now) <= limit
         assert slowed.held_until <= now + throttle.LONGEST_HOLD_SECONDS
     assert slowed is None or throttle.is_over(slowed, limit, now + 4000)
