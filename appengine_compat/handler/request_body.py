@@ -7,6 +7,7 @@ the task was lost.
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -39,7 +40,7 @@ def read(environ: MutableMapping[str, Any]) -> bytes:
             length = int(text)
         except ValueError:
             length = -1
-        if length < 0:
+        if not 0 <= length <= sys.maxsize:
             raise BodyError(400, f"The header Content-Length is {text!r}, not a length.")
         data: bytes = stream.read(length)
         if len(data) < length:
