@@ -1,6 +1,6 @@
 # What a contributor types. It needs make and a Python 3.10 or later with venv and pip; all else
-# goes into .venv (the package, editable, and its tools) and .venv-sdk (Google's SDK, the oracle
-# of the parity tests, and google-cloud-ndb, for transactions).
+# goes into .venv (the package, editable, and its tools), .venv-sdk (Google's SDK, the oracle of the
+# parity tests, and google-cloud-ndb, for transactions) and .venv-fuzz (atheris).
 
 PYTHONS = python3.14 python3.13 python3.12 python3.11 python3.10 python3 python
 BIN = .venv/bin
@@ -11,8 +11,13 @@ JOBS ?= auto
 # By file, since what a file's tests share can be slow to make.
 PYTEST = $(BIN)/pytest --numprocesses $(JOBS) --maxprocesses 4 --dist loadfile
 PYTEST_ARGS ?=
+# How long `make nightly` takes: the latter for each of its targets.
+STEPS ?= 10000
+FUZZ_SECONDS ?= 600
+FUZZ_TARGETS = $(basename $(notdir $(wildcard tests/fuzz/corpus/*.txt)))
 
-.PHONY: help demo demo-rq test check all-tests lint format types bench docs sdk clean
+.PHONY: help demo demo-rq demo-services test check all-tests nightly many-steps fuzz lint format \
+  types bench docs sdk clean
 .DEFAULT_GOAL := help
 
 help:
@@ -21,6 +26,7 @@ help:
 	@echo 'make demo-services  the same as three processes, with tasks among them'
 	@echo 'make test     run the tests, without those that build packages'
 	@echo 'make check    lint, types and all tests: what must pass before a commit'
+	@echo 'make nightly  the tests that take an hour: 10,000 random steps (STEPS), fuzzers (FUZZ_SECONDS)'
 	@echo 'make format   put the code into shape'
 	@echo 'make bench    run every benchmark and print one table'
 	@echo 'make docs     write the pages and tables of docs/ that are made from tables of the code'
@@ -66,6 +72,13 @@ endef
 	@$(BIN)/python tests/parity/sdk_environment.py .venv-sdk >/dev/null
 	@touch $@
 
+# Apart, since atheris has no builds for the newest Pythons.
+.venv-fuzz/.ready: setup.cfg pyproject.toml
+	$(call make_venv,.venv-fuzz)
+	@echo 'Installing appengine-compat and atheris'
+	@.venv-fuzz/bin/python -m pip install $(PIP_FLAGS) --editable '.[dev]' atheris cryptography
+	@touch $@
+
 sdk: .venv-sdk/.ready
 
 demo: .venv/.demo-ready
@@ -86,6 +99,21 @@ check: lint types all-tests
 
 all-tests: sdk
 	@AEC_TEST_SDK_PYTHON='$(CURDIR)/$(SDK_PYTHON)' $(PYTEST) $(PYTEST_ARGS)
+
+nightly: many-steps fuzz
+
+many-steps: .venv/.test-ready
+	@AEC_STEPS=$(STEPS) $(BIN)/pytest tests/property/test_service_model.py $(PYTEST_ARGS)
+
+# Every target gets its time, whatever the one before has found.
+fuzz: .venv-fuzz/.ready
+	@failed=; \
+	for target in $(FUZZ_TARGETS); do \
+	  echo "Fuzzing $$target for $(FUZZ_SECONDS) s"; \
+	  .venv-fuzz/bin/python -m tests.fuzz.run $$target -max_total_time=$(FUZZ_SECONDS) \
+	    -artifact_prefix=.fuzz/$$target- || failed="$$failed $$target"; \
+	done; \
+	if [ -n "$$failed" ]; then echo "Found something:$$failed (see .fuzz)" >&2; exit 1; fi
 
 lint: .venv/.test-ready
 	@$(BIN)/ruff check .
@@ -111,6 +139,6 @@ docs: .venv/.test-ready
 	@$(BIN)/python -m tests.contract.page
 
 clean:
-	rm -rf .venv .venv-sdk .venv-3.* .types build dist *.egg-info \
+	rm -rf .venv .venv-sdk .venv-fuzz .venv-3.* .types .fuzz build dist *.egg-info \
 	  .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
