@@ -1,7 +1,7 @@
 """Fuzzes one target with atheris: ``python -m tests.fuzz.run bounded -max_total_time=600``.
 
-``make fuzz`` does so with each, in an environment of its own: atheris is no dependency. It begins
-with what is kept in ``tests/fuzz/corpus``; what it finds of interest goes to ``.fuzz/<target>``, and
+``make fuzz`` does so with each, in an environment of its own: atheris is no dependency. A run
+begins with what is kept in ``tests/fuzz/corpus``; what it finds goes to ``.fuzz/<target>``, and
 ``tests/fuzz/corpus.py`` says how to keep that, for the test suite to replay.
 """
 
