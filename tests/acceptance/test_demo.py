@@ -7,15 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-Makefile = (Path(__file__).parents[2] / "Makefile").read_text("utf-8")
+from tests.acceptance import demo_script
+
 SERVICES = ("main:app", "py3-web=web:app", "py3-tasks-io=tasks_io:app")
 
 
 def test_make_demo_starts_what_is_tested_here() -> None:
-    recipe = re.search(r"^demo:.*\n((?:\t.*\n)+)", Makefile, re.MULTILINE)
-
-    assert recipe is not None
-    command = recipe[1].replace("\\\n", " ").split()
+    command = demo_script.recipe_of("demo").replace("\\\n", " ").split()
     assert command[-5:-3] == ["../../$(BIN)/appengine-compat", "dev"]
     assert tuple(command[-3:]) == SERVICES
 

@@ -4,84 +4,28 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from appengine_compat import settings
 from tests import redis_server
+from tests.acceptance import demo_script
+from tests.acceptance.demo_script import Demo
 
-TOP = Path(__file__).parents[2]
-SCRIPT = TOP / "examples" / "demo_rq.py"
-
-
-class Demo:
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.port = three_free_ports()
-        clean = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith((settings.PREFIX, "GAE_", "GOOGLE_", "K_SERVICE", "PYTEST_"))
-        }
-        self._log = directory / "demo.log"
-        with self._log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, SCRIPT, "--port", str(self.port), "--directory", directory],
-                env=clean,
-                stdout=log,
-                stderr=log,
-            )
-
-    @property
-    def output(self) -> str:
-        return self._log.read_text(errors="replace")
-
-    def wait_for(self, pattern: str) -> None:
-        ends_at = time.monotonic() + 60
-        while not re.search(pattern, self.output, re.MULTILINE):
-            assert time.monotonic() < ends_at, f"{pattern} did not come in:\n{self.output}"
-            assert self.process.poll() is None, self.output
-            time.sleep(0.05)
-
-    def end(self) -> None:
-        """End it, in case it has not by itself."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            self.process.wait(60)
-
-    def post(self, path: str) -> None:
-        address = f"http://localhost:{self.port}{path}"
-        urllib.request.urlopen(urllib.request.Request(address, b"", method="POST")).close()
-
-
-def three_free_ports() -> int:
-    while True:
-        with socket.socket() as first, socket.socket() as second, socket.socket() as third:
-            first.bind(("127.0.0.1", 0))
-            port: int = first.getsockname()[1]
-            try:
-                second.bind(("127.0.0.1", port + 1))
-                third.bind(("127.0.0.1", port + 2))
-            except (OSError, OverflowError):
-                continue
-            return port
+SCRIPT = demo_script.TOP / "examples" / "demo_rq.py"
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     redis_server.require()
-    directory = tmp_path_factory.mktemp("demo") / "guestbook"
-    shutil.copytree(TOP / "examples" / "guestbook", directory)
-    started = Demo(directory)
+    started = Demo(SCRIPT, tmp_path_factory.mktemp("demo") / "guestbook")
     try:
         started.wait_for("^Ready")
         yield started
@@ -90,9 +34,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
 
 
 def test_make_demo_rq_starts_what_is_tested_here() -> None:
-    recipe = re.search(r"^demo-rq:.*\n((?:\t.*\n)+)", (TOP / "Makefile").read_text(), re.MULTILINE)
-    assert recipe is not None
-    assert "examples/demo_rq.py" in recipe[1]
+    assert "examples/demo_rq.py" in demo_script.recipe_of("demo-rq")
 
 
 def test_deferred_work_runs_signed_on_each_service(demo: Demo) -> None:
@@ -122,9 +64,7 @@ def test_nobody_else_is_believed(demo: Demo) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_it_ends_with_all_that_it_started(tmp_path: Path, number: signal.Signals) -> None:
     redis_server.require()
-    directory = tmp_path / "guestbook"
-    shutil.copytree(TOP / "examples" / "guestbook", directory)
-    started = Demo(directory)
+    started = Demo(SCRIPT, tmp_path / "guestbook")
     try:
         started.wait_for("^Ready")
         redis_port = int(re.search(r"at redis://localhost:(\d+)", started.output)[1])  # type: ignore[index]
