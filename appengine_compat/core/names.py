@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from appengine_compat.core import messages
 
@@ -42,6 +43,7 @@ class QueueName:
         return f"{self}/tasks/{task_id}"
 
 
+@lru_cache(maxsize=512)
 def parse_queue_name(name: str) -> QueueName:
     """Take a queue's resource name apart.
 

@@ -67,9 +67,10 @@ def canonical_task(queue: QueueName, task: Task, now: datetime) -> Task:
         dispatch_deadline_seconds=math.floor(deadline * 1000) / 1000,
         retry_config=task.retry_config,
     )
-    size = limits.stored_size(stored)
-    if size > limits.MAX_STORED_TASK_BYTES:
-        raise messages.task_too_large(size)
+    if not limits.is_surely_small(stored):
+        size = limits.stored_size(stored)
+        if size > limits.MAX_STORED_TASK_BYTES:
+            raise messages.task_too_large(size)
     return stored
 
 

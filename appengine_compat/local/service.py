@@ -20,11 +20,11 @@ from appengine_compat.core.model import Queue, QueueState, QueueStats, Task
 from appengine_compat.errors import ApiError
 from appengine_compat.local import documents, kept, queue_operations, task_operations, tokens
 from appengine_compat.local.clock import Clock, SystemClock
+from appengine_compat.local.creation import Creation, Inserted
 from appengine_compat.local.delivery import AttemptEvent, InFlight, Transport
 from appengine_compat.local.documents import Record
 from appengine_compat.local.scheduler import Scheduler
 from appengine_compat.local.store import Connection, Store
-from appengine_compat.local.task_operations import NewTask
 from appengine_compat.local.tombstones import Windows
 
 T = TypeVar("T")
@@ -308,61 +308,50 @@ class LocalService:
         kept = self.document(record.key)
         return self._create(parent, tasks, record)[1] if kept is None else kept
 
+    def create_each(self, calls: Sequence[tuple[str, Task]]) -> list[Task | Exception]:
+        """Create tasks that nothing but their moment joins, all in one commit if it can be.
+
+        Args:
+            calls: pairs (queue's name, task).
+
+        Returns:
+            Per pair, in order: what ``create_task`` returns, or the exception that it raises.
+        """
+        seconds = self._clock.now()
+        results: list[Task | Exception] = []
+        ready: list[tuple[int, Creation]] = []
+        for place, (parent, task) in enumerate(calls):
+            try:
+                ready.append((place, Creation(parent, (task,), seconds)))
+            except ApiError as refusal:  # noqa: PERF203
+                results.append(refusal)
+            else:
+                results.append(task)
+        done = self.store.write_each([creation.insert for _, creation in ready])
+        for (place, creation), inserted in zip(ready, done, strict=True):
+            if isinstance(inserted, Exception):
+                results[place] = inserted
+            else:
+                self._tell(creation, inserted)
+                results[place] = creation.results(inserted)[0]
+        return results
+
     def _create(
         self,
         parent: str,
         tasks: Sequence[Task | ApiError],
         record: Record[Task | ApiError] | None,
     ) -> tuple[list[Task | ApiError], bytes]:
-        if len(tasks) > limits.MAX_BATCH_CREATE:
-            raise messages.too_many_in_batch("tasks", limits.MAX_BATCH_CREATE)
-        queue = names.parse_queue_name(parent)
-        seconds = self._clock.now()
-        now = moments.from_seconds(seconds)
-        moment = moments.to_datetime(now)
-        results: list[Task | ApiError] = []
-        new_tasks: list[NewTask] = []
-        places: list[int] = []
-        for place, task in enumerate(tasks):
-            try:
-                if isinstance(task, ApiError):
-                    raise task
-                stored = validation.canonical_task(queue, task, moment)
-            except ApiError as refusal:
-                results.append(refusal)
-                continue
-            new_tasks.append(task_operations.prepare(stored, is_named=bool(task.name)))
-            places.append(place)
-            results.append(stored)
+        creation = Creation(parent, tasks, self._clock.now(), record)
+        inserted = self.store.write(creation.insert)
+        self._tell(creation, inserted)
+        return creation.results(inserted), inserted.kept
 
-        def create(connection: Connection) -> tuple[int, list[ApiError | None], bytes, bool]:
-            kept = None if record is None else documents.load(connection, record.key, now)
-            if kept is not None:
-                return 0, [], kept, False
-            number, refusals = task_operations.create(connection, parent, new_tasks, now)
-            kept = b""
-            if record is not None:
-                ends = list(results)
-                for place, refused in zip(places, refusals, strict=True):
-                    if refused is not None:
-                        ends[place] = refused
-                kept = documents.keep(connection, record, ends, now)
-            return number, refusals, kept, True
-
-        number, refusals, kept, is_done = self.store.write(create)
-        if not is_done:
-            return [], kept
-        earliest: dict[str, int] = {}
-        for place, new, refused in zip(places, new_tasks, refusals, strict=True):
-            if refused is not None:
-                results[place] = refused
-            elif new.due < earliest.get(new.service, new.due + 1):
-                earliest[new.service] = new.due
+    def _tell(self, creation: Creation, inserted: Inserted) -> None:
         scheduler = self._scheduler
         if scheduler is not None:
-            for service, due in earliest.items():
-                scheduler.tell(number, service, due)
-        return results, kept
+            for service, due in creation.earliest(inserted).items():
+                scheduler.tell(inserted.queue, service, due)
 
     def get_task(self, name: str) -> Task:
         """Return a task in the FULL view.

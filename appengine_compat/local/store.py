@@ -16,7 +16,7 @@ import os
 import secrets
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -50,6 +50,17 @@ class _Call(Generic[T]):
         self.result: T | None = None
         self.turn = threading.Lock()
         self.turn.acquire()
+
+    def taken(self) -> T:
+        if self.error is not None:
+            raise self.error
+        return self.result  # type: ignore[return-value]
+
+    def outcome(self) -> T | Exception:
+        error = self.error
+        if error is None or isinstance(error, Exception):
+            return self.result if error is None else error  # type: ignore[return-value]
+        raise error
 
 
 class Store:
@@ -94,7 +105,20 @@ class Store:
             ApiError: the operation refused.
             StoreError: the database could not be written; nothing of the operation was kept.
         """
-        return self._run(_Call(operation, True, is_durable))
+        call = _Call(operation, True, is_durable)
+        self._run([call])
+        return call.taken()
+
+    def write_each(self, operations: Sequence[Callable[[Connection], T]]) -> list[T | Exception]:
+        """Run operations that have nothing to do with each other, in one commit if it can be.
+
+        Returns:
+            For each, in order: what ``write`` returns, or the exception that it raises.
+        """
+        calls = [_Call(operation, True, True) for operation in operations]
+        if calls:
+            self._run(calls)
+        return [call.outcome() for call in calls]
 
     def read(self, operation: Callable[[Connection], T]) -> T:
         """Run an operation that writes nothing.
@@ -103,7 +127,9 @@ class Store:
             ApiError: the operation refused.
             StoreError: the database could not be read.
         """
-        return self._run(_Call(operation, False, False))
+        call = _Call(operation, False, False)
+        self._run([call])
+        return call.taken()
 
     def data_version(self) -> int:
         """Return a number that changes when another process has written."""
@@ -122,24 +148,23 @@ class Store:
         if not self._is_closed:
             self.read(close)
 
-    def _run(self, call: _Call[T]) -> T:
+    def _run(self, calls: Sequence[_Call[Any]]) -> None:
         if os.getpid() != self._process:
             raise StoreError(
                 "This database was opened before a fork and cannot be used after it: open it "
                 "again in the new process.",
                 path=self.path,
             )
+        # They wait together, so that who does the first does them all.
+        first = calls[0]
         with self._mutex:
-            self._waiting.append(call)
+            self._waiting += calls
             leads = not self._is_led
             self._is_led = True
         if not leads:
-            call.turn.acquire()
-        if not call.is_done:
-            self._lead(call)
-        if call.error is not None:
-            raise call.error
-        return call.result  # type: ignore[return-value]
+            first.turn.acquire()
+        if not first.is_done:
+            self._lead(first)
 
     def _lead(self, own: _Call[Any]) -> None:
         with self._mutex:

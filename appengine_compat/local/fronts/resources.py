@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from appengine_compat.core import messages, names
 from appengine_compat.local.fronts.versions import Version
@@ -44,6 +45,7 @@ def location(parent: str) -> str:
     return parent
 
 
+@lru_cache(maxsize=512)
 def queue(name: str) -> str:
     """Return a queue's name as it is.
 

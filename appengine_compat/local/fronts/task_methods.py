@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from google.protobuf import empty_pb2
@@ -28,10 +29,34 @@ def view_of(request: Any) -> int:
 
 def create_task(api: Api, request: Any) -> Any:
     """CreateTask; when it answers, the task is on disk."""
-    parent = resources.queue(request.parent)
-    view = view_of(request)
-    made = api.service.create_task(parent, read_task(request.task))
-    return write_task(api.version, made, view)
+    done = create_tasks(api, (request,))[0]
+    if isinstance(done, Exception):
+        raise done
+    return done
+
+
+def create_tasks(api: Api, requests: Sequence[Any]) -> list[Any]:
+    """Several calls of CreateTask, whose tasks go to disk together.
+
+    Returns:
+        For each, in order: the response, or the exception that ``create_task`` raises.
+    """
+    results: list[Any] = []
+    ready: list[tuple[str, Task]] = []
+    for request in requests:
+        try:
+            parent, view = resources.queue(request.parent), view_of(request)
+            ready.append((parent, read_task(request.task)))
+        except Exception as error:  # noqa: PERF203
+            results.append(error)
+        else:
+            results.append(view)
+    made = iter(api.service.create_each(ready))
+    for at, view in enumerate(results):
+        if not isinstance(view, Exception):
+            each = next(made)
+            results[at] = write_task(api.version, each, view) if isinstance(each, Task) else each
+    return results
 
 
 def get_task(api: Api, request: Any) -> Any:

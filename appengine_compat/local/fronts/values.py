@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from typing import Any
 
 from google.cloud import tasks_v2
@@ -38,7 +38,7 @@ def moment(timestamp: Any, field: str) -> datetime:
 
 def write_moment(timestamp: Any, value: datetime) -> None:
     """Put an aware datetime into a Timestamp."""
-    micros = moments.from_datetime(value.astimezone(timezone.utc))
+    micros = moments.from_datetime(value)
     timestamp.seconds, rest = divmod(micros, moments.SECOND)
     timestamp.nanos = rest * 1000
 

@@ -1,0 +1,144 @@
+"""What gRPC puts into an HTTP/2 request and its reply."""
+
+from __future__ import annotations
+
+import base64
+import re
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from appengine_compat.errors import ApiError
+from appengine_compat.local.fronts import rpc_status
+from appengine_compat.local.fronts.http2_frames import header_block
+
+MOST_MESSAGE_BYTES = 160 * 1024 * 1024
+"""A batch may carry 100 tasks of a MiB; most servers' own limit is 4 MB."""
+PREFIX_BYTES = 5
+"""Before each message: whether it is compressed, and its length."""
+
+_CONTENT_TYPE = b"application/grpc"
+_MOST_REFUSAL_BYTES = 1500
+"""The text travels twice, and in headers, of which a client takes 8 KiB; names that are quoted in
+it may be of any length."""
+_TIMEOUT = re.compile(rb"\A([0-9]{1,8})([HMSmun])\Z")
+_UNIT_SECONDS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+_COMPRESSIONS = frozenset((b"gzip", b"deflate"))
+_EITHER_FORMAT = zlib.MAX_WBITS | 32
+
+REPLY_HEAD = header_block(
+    (b":status", b"200"),
+    (b"content-type", _CONTENT_TYPE),
+    (b"grpc-accept-encoding", b"identity,deflate,gzip"),
+)
+OK_TRAILERS = header_block((b"grpc-status", b"0"))
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What a request's headers say.
+
+    Attributes:
+        method: the full name of the RPC, with a slash before it.
+        is_grpc: whether it is a call at all, and not what a browser or another tool asks.
+        timeout_seconds: how long the client waits; None for as long as it takes.
+        encoding: how messages that say they are compressed are.
+    """
+
+    method: str
+    is_grpc: bool
+    timeout_seconds: float | None
+    encoding: bytes
+
+
+def read_head(headers: Iterable[tuple[bytes, bytes]]) -> Head:
+    """Return what a request's headers say."""
+    given = dict(headers)
+    timeout = _TIMEOUT.match(given.get(b"grpc-timeout", b""))
+    kind = given.get(b"content-type", b"")
+    return Head(
+        method=given.get(b":path", b"").decode("latin-1"),
+        is_grpc=given.get(b":method") == b"POST" and kind.startswith(_CONTENT_TYPE),
+        timeout_seconds=None if timeout is None else int(timeout[1]) * _UNIT_SECONDS[timeout[2]],
+        encoding=given.get(b"grpc-encoding", b"identity"),
+    )
+
+
+def read_message(head: Head, body: bytes | None) -> bytes:
+    """Return the one message of a request.
+
+    Args:
+        head: the request's.
+        body: its body; None for one that was too long to be taken.
+
+    Raises:
+        ApiError: RESOURCE_EXHAUSTED: it is too long. UNIMPLEMENTED: it is compressed in a way
+            that is not known here. INTERNAL: there is no message, or more than one.
+    """
+    if body is None:
+        raise _too_long()
+    if len(body) < PREFIX_BYTES or PREFIX_BYTES + int.from_bytes(body[1:5], "big") != len(body):
+        raise ApiError("INTERNAL", "The request does not hold exactly one message.")
+    message = body[PREFIX_BYTES:]
+    if not body[0]:
+        return message
+    if body[0] != 1:
+        raise ApiError("INTERNAL", f"A message begins with a flag that there is not: {body[0]}.")
+    if head.encoding not in _COMPRESSIONS:
+        encoding = head.encoding.decode("ascii", "backslashreplace")
+        raise ApiError("UNIMPLEMENTED", f"Messages compressed by {encoding} cannot be read.")
+    return _decompressed(message)
+
+
+def _decompressed(message: bytes) -> bytes:
+    reader = zlib.decompressobj(_EITHER_FORMAT)
+    try:
+        plain = reader.decompress(message, MOST_MESSAGE_BYTES)
+    except zlib.error as error:
+        raise ApiError("INTERNAL", f"The message cannot be decompressed: {error}.") from None
+    if reader.unconsumed_tail:
+        raise _too_long()
+    if not reader.eof:
+        raise ApiError("INTERNAL", "The message cannot be decompressed: its end is missing.")
+    return plain
+
+
+def _too_long() -> ApiError:
+    return ApiError(
+        "RESOURCE_EXHAUSTED", f"A request may be {MOST_MESSAGE_BYTES} bytes long, not more."
+    )
+
+
+def framed(message: bytes) -> bytes:
+    """Return a message as a reply's body holds it."""
+    return b"\0" + len(message).to_bytes(4, "big") + message
+
+
+def refusal_block(refusal: ApiError) -> bytes:
+    """Return the headers of a reply that has nothing but why a call was refused."""
+    status = rpc_status.status(refusal)
+    status.message = _shortened(status.message)
+    headers = [
+        (b":status", b"200"),
+        (b"content-type", _CONTENT_TYPE),
+        (b"grpc-status", str(status.code).encode("ascii")),
+        # All but what a header may hold as it is.
+        (b"grpc-message", quote(status.message, safe=" !\"#$&'()*+,/:;<=>?@[]^`{|}\\").encode()),
+    ]
+    if status.details:
+        encoded = base64.b64encode(status.SerializeToString()).rstrip(b"=")
+        headers.append((b"grpc-status-details-bin", encoded))
+    return header_block(*headers)
+
+
+def not_grpc_block() -> bytes:
+    """Return the headers of a reply to what is no call."""
+    return header_block((b":status", b"415"))
+
+
+def _shortened(text: str) -> str:
+    encoded = text.encode()
+    if len(encoded) <= _MOST_REFUSAL_BYTES:
+        return text
+    return encoded[:_MOST_REFUSAL_BYTES].decode(errors="ignore") + "..."
