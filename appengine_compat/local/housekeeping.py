@@ -87,15 +87,23 @@ def _drop(
     windows: Windows,
     now: int,
 ) -> None:
-    for seq, queue, task_id, is_named, _ in rows:
+    for seq, queue, task_id, is_named, created in rows:
+        # Since the rows were read, it may have ended, and a new task have got its row.
+        cursor = connection.execute(
+            "SELECT 1 FROM tasks WHERE seq = ? AND queue = ? AND id = ? AND created = ? "
+            "AND claim = 0",
+            (seq, queue, task_id, created),
+        )
+        if cursor.fetchone() is None:
+            continue
         name = queues[queue].name
         kept.keep_dropped(connection, name, seq, 0, kept.EXPIRED, None, now)
-        if connection.execute("DELETE FROM tasks WHERE seq = ? AND claim = 0", (seq,)).rowcount:
-            seconds = windows.of_task(queues[queue], bool(is_named))
-            tombstones.set_up(connection, queue, task_id, seconds, now)
-            _logger.error(
-                "Task %s of %s is older than its queue retains tasks, and was dropped without "
-                "having succeeded; what it carried is kept in the database.",
-                task_id,
-                name,
-            )
+        connection.execute("DELETE FROM tasks WHERE seq = ?", (seq,))
+        seconds = windows.of_task(queues[queue], bool(is_named))
+        tombstones.set_up(connection, queue, task_id, seconds, now)
+        _logger.error(
+            "Task %s of %s is older than its queue retains tasks, and was dropped without "
+            "having succeeded; what it carried is kept in the database.",
+            task_id,
+            name,
+        )

@@ -172,18 +172,27 @@ def test_a_purge_takes_what_is_there_and_leaves_state_and_names(local):
 
 
 class InterruptedStore(Store):
-    """A database in memory, where something happens after each commit of a call."""
+    """A database in memory, where something happens after each commit, or reading, of a call."""
 
     def __init__(self) -> None:
-        self.interruptions: list[Callable[[], object]] = []
+        self.after_writes: list[Callable[[], object]] = []
+        self.after_reads: list[Callable[[], object]] = []
         super().__init__(None)
 
     def write(self, operation, **options):
         result = super().write(operation, **options)
-        todo, self.interruptions = self.interruptions, []
+        todo, self.after_writes = self.after_writes, []
         if todo:
             todo[0]()
-            self.interruptions = todo[1:]
+            self.after_writes = todo[1:]
+        return result
+
+    def read(self, operation):
+        result = super().read(operation)
+        todo, self.after_reads = self.after_reads, []
+        if todo:
+            todo[0]()
+            self.after_reads = todo[1:]
         return result
 
 
@@ -213,7 +222,7 @@ def test_a_purge_leaves_what_is_created_while_it_runs(long_queue):
         service.delete_tasks(NAME, [newest])
         long_queue.add("created-meanwhile")
 
-    service.store.interruptions = [begin, put_one_in_the_place_of_the_newest]
+    service.store.after_writes = [begin, put_one_in_the_place_of_the_newest]
     service.purge_queue(NAME)
     assert found[0] > 0
     assert [each.name for each in service.list_tasks(NAME).items] == [
@@ -228,7 +237,7 @@ def test_a_purge_that_was_cut_off_leaves_nothing_behind_but_its_tasks(long_queue
     def fail() -> None:
         raise StoreError("The disk is full.", path="")
 
-    service.store.interruptions = [fail]
+    service.store.after_writes = [fail]
     with pytest.raises(StoreError):
         service.purge_queue(NAME)
 
@@ -448,6 +457,24 @@ def test_a_task_beyond_its_queues_retention_is_dropped_and_kept_aside(local, cap
         lambda connection: connection.execute("SELECT task, reason FROM kept").fetchall()
     )
     assert kept == [("old", "expired")]
+
+
+def test_a_task_in_the_place_of_one_beyond_its_retention_stays():
+    local = Local(InterruptedStore())
+    service = local.service
+    old = local.add("old")
+    local.clock.advance(32 * DAY)
+
+    def put_another_in_its_place() -> None:
+        service.delete_task(old)
+        local.add("new")
+
+    # The queues are read, then what is overdue in them.
+    service.store.after_reads = [lambda: None, put_another_in_its_place]
+    housekeeping.clean(service.store, Windows(), int(local.clock.now() * 1e6))
+    assert service.store.after_reads == []
+    assert [each.name for each in service.list_tasks(NAME).items] == [QUEUE.task("new")]
+    service.close()
 
 
 def test_schedule_times_are_kept_to_the_microsecond(local):
