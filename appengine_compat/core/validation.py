@@ -105,10 +105,14 @@ def _stored_http(request: HttpRequest) -> HttpRequest:
         raise messages.body_not_allowed("HttpRequest", limits.HTTP_BODY_METHODS)
     _check_headers(request.headers)
     stored = headers.stored_http_headers(request.headers)
-    weight = sum(len(key.encode()) + len(value.encode()) for key, value in stored.items())
+    weight = 0
+    for name, value in stored.items():
+        weight += len(name.encode()) + len(value.encode())
     if weight >= limits.MAX_HTTP_HEADERS_BYTES:
         raise messages.headers_too_large(limits.MAX_HTTP_HEADERS_BYTES)
-    return replace(request, method=method, headers=stored)
+    return HttpRequest(
+        url=request.url, method=method, headers=stored, body=request.body, token=request.token
+    )
 
 
 def _check_headers(given: Mapping[str, str]) -> None:

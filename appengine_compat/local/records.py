@@ -55,7 +55,12 @@ _dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 def headers_text(headers: Mapping[str, str]) -> str:
     """Return headers as a column holds them; order and spelling are kept."""
-    return _dumps(headers if isinstance(headers, dict) else dict(headers))
+    return _headers_text(tuple(headers.items()))
+
+
+@lru_cache(maxsize=512)
+def _headers_text(headers: tuple[tuple[str, str], ...]) -> str:
+    return _dumps(dict(headers))
 
 
 @lru_cache(maxsize=512)

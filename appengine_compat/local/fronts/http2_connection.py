@@ -104,6 +104,8 @@ class Http2Connection(Generic[H]):
         self._window = frames.FIRST_WINDOW
         self._stream_window = frames.FIRST_WINDOW
         self._frame_bytes = frames.SMALLEST_MAX_FRAME
+        self._held_back: list[_Stream[H]] = []
+        """Those whose replies wait for the client to take more."""
         self._on: dict[int, Callable[[int, int, bytes], None]] = {
             frames.DATA: self._on_data,
             frames.HEADERS: self._on_headers,
@@ -140,23 +142,23 @@ class Http2Connection(Generic[H]):
                 return []
             self._has_begun = True
             at = len(frames.PREFACE)
-        while len(buffer) - at >= frames.HEAD_BYTES:
-            length = int.from_bytes(buffer[at : at + 3], "big")
+        end = len(buffer)
+        while end - at >= frames.HEAD_BYTES:
+            length, kind, flags, stream = frames.read_head(buffer, at)
             if length > frames.SMALLEST_MAX_FRAME:
                 raise ConnectionFault(frames.FRAME_SIZE_ERROR, f"a frame of {length} bytes")
             start = at + frames.HEAD_BYTES
-            if len(buffer) < start + length:
+            at = start + length
+            if at > end:
+                at = start - frames.HEAD_BYTES
                 break
-            kind = buffer[at + 3]
-            stream = int.from_bytes(buffer[at + 5 : start], "big") & frames.LARGEST_WINDOW
             if self._continued is not None and (
                 kind != frames.CONTINUATION or stream != self._continued[0]
             ):
                 raise ConnectionFault(frames.PROTOCOL_ERROR, "headers broken off")
             handle = self._on.get(kind)
             if handle is not None:
-                handle(stream, buffer[at + 4], buffer[start : start + length])
-            at = start + length
+                handle(stream, flags, buffer[start:at])
         self._rest = buffer[at:]
         whole, self._whole = self._whole, []
         return whole
@@ -281,7 +283,8 @@ class Http2Connection(Generic[H]):
                     raise ConnectionFault(frames.PROTOCOL_ERROR, f"frames of {value} bytes")
                 self._frame_bytes = value
         self._output.append(_SETTINGS_ACK)
-        self._send_pending()
+        if self._held_back:
+            self._send_pending()
 
     def _on_push(self, _number: int, _flags: int, _payload: bytes) -> None:
         raise ConnectionFault(frames.PROTOCOL_ERROR, "a push from a client")
@@ -305,9 +308,12 @@ class Http2Connection(Generic[H]):
             stream.window += more
         else:
             return
-        if max(self._window, 0 if stream is None else stream.window) > frames.LARGEST_WINDOW:
+        if self._window > frames.LARGEST_WINDOW or (
+            stream is not None and stream.window > frames.LARGEST_WINDOW
+        ):
             raise ConnectionFault(frames.FLOW_CONTROL_ERROR, "a window beyond its bounds")
-        self._send_pending()
+        if self._held_back:
+            self._send_pending()
 
     # --- out -------------------------------------------------------------------------------------
 
@@ -328,34 +334,47 @@ class Http2Connection(Generic[H]):
         stream = self._streams.get(number)
         if stream is None:
             return
-        most = self._frame_bytes
-        if not trailers:
-            self._output += frames.header_frames(number, head, frames.END_STREAM, most)
+        length = len(body)
+        if (
+            trailers
+            and length <= min(self._window, stream.window, self._frame_bytes)
+            and len(head) + len(trailers) <= frames.SMALLEST_MAX_FRAME
+        ):
+            self._window -= length
+            self._output.append(frames.whole_reply(number, head, body, trailers))
             self._end_reply(stream)
-            return
-        self._output += frames.header_frames(number, head, 0, most)
-        stream.pending, stream.trailers = body, trailers
-        self._send_body(stream)
+        elif trailers:
+            self._output += frames.header_frames(number, head, 0, self._frame_bytes)
+            stream.pending, stream.trailers = body, trailers
+            self._held_back.append(stream)
+            self._send_pending()
+        else:
+            last = frames.END_STREAM
+            self._output += frames.header_frames(number, head, last, self._frame_bytes)
+            self._end_reply(stream)
 
     def _send_pending(self) -> None:
-        for stream in [each for each in self._streams.values() if each.trailers]:
-            self._send_body(stream)
+        self._held_back = [each for each in self._held_back if not self._is_sent(each)]
 
-    def _send_body(self, stream: _Stream[H]) -> None:
+    def _is_sent(self, stream: _Stream[H]) -> bool:
+        if stream.number not in self._streams:
+            return True  # its client has given it up
         rest = stream.pending
         while rest:
             length = min(len(rest), self._window, stream.window, self._frame_bytes)
             if length <= 0:
                 stream.pending = rest
-                return
+                return False
             self._output.append(frames.frame(frames.DATA, 0, stream.number, rest[:length]))
             self._window -= length
             stream.window -= length
             rest = rest[length:]
+        last = frames.END_STREAM
         self._output += frames.header_frames(
-            stream.number, stream.trailers, frames.END_STREAM, self._frame_bytes
+            stream.number, stream.trailers, last, self._frame_bytes
         )
         self._end_reply(stream)
+        return True
 
     def _end_reply(self, stream: _Stream[H]) -> None:
         del self._streams[stream.number]

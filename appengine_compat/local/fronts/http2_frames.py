@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -28,6 +29,8 @@ COMPRESSION_ERROR, ENHANCE_YOUR_CALM = 9, 11
 SMALLEST_MAX_FRAME, LARGEST_MAX_FRAME = 16_384, 2**24 - 1
 FIRST_WINDOW, LARGEST_WINDOW = 65_535, 2**31 - 1
 
+_HEAD = struct.Struct(">HBBBL")
+_END_OF_REPLY = END_HEADERS | END_STREAM
 _PRIORITY_BYTES = 5
 _LONG_STRING = 0x7F
 
@@ -44,14 +47,31 @@ class ConnectionFault(Exception):
         self.code = code
 
 
+def read_head(data: bytes, at: int) -> tuple[int, int, int, int]:
+    """Return a frame's length, kind, flags and stream."""
+    high, low, kind, flags, stream = _HEAD.unpack_from(data, at)
+    return high << 8 | low, kind, flags, stream & LARGEST_WINDOW
+
+
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
     """Return one frame."""
-    return b"%b%c%c%b%b" % (
-        len(payload).to_bytes(3, "big"),
-        kind,
-        flags,
-        stream.to_bytes(4, "big"),
-        payload,
+    length = len(payload)
+    return _HEAD.pack(length >> 8, length & 0xFF, kind, flags, stream) + payload
+
+
+def whole_reply(stream: int, head: bytes, body: bytes, trailers: bytes) -> bytes:
+    """Return the frames of headers, body and trailers that fit into one frame each."""
+    pack = _HEAD.pack
+    length = len(body)
+    return b"".join(
+        (
+            pack(len(head) >> 8, len(head) & 0xFF, HEADERS, END_HEADERS, stream),
+            head,
+            pack(length >> 8, length & 0xFF, DATA, 0, stream),
+            body,
+            pack(len(trailers) >> 8, len(trailers) & 0xFF, HEADERS, _END_OF_REPLY, stream),
+            trailers,
+        )
     )
 
 

@@ -163,7 +163,8 @@ def _write_request(message: Any, request: Request, has_body: bool) -> None:
         target.relative_uri = request.relative_uri
         write_routing(target.app_engine_routing, request.routing)
     target.http_method = values.method_number(request.method)
-    target.headers.update(request.headers)
+    for name, value in request.headers.items():
+        target.headers[name] = value
     if has_body and request.body:
         target.body = request.body
 
