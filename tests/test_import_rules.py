@@ -43,7 +43,8 @@ HOMES: dict[str, tuple[str, ...]] = {
     "google.api_core": ("backends/cloud_tasks", "local/fronts/"),
     "google.auth": ("backends/cloud_tasks", "handler/"),
     "google.protobuf": ("backends/cloud_tasks", "local/fronts/"),
-    "grpc": ("backends/cloud_tasks", "local/fronts/", "testing/cloud_tasks"),
+    "grpc": ("backends/cloud_tasks", "testing/cloud_tasks"),
+    "hpack": ("local/fronts/",),
     "sqlite3": ("local/store",),
     "redis": ("backends/rq",),
     "rq": ("backends/rq",),
@@ -186,7 +187,7 @@ def test_the_checker_sees_every_form_of_import(tmp_path: Path) -> None:
 
 HEAVY = (
     "grpc", "google.protobuf", "google.cloud", "google.auth", "google.api_core",
-    "yaml", "flask", "redis", "rq", "sqlite3", "waitress", "requests",
+    "yaml", "flask", "redis", "rq", "sqlite3", "waitress", "hpack", "requests",
 )  # fmt: skip
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import threading
 import time
 from datetime import datetime, timezone
@@ -31,11 +30,6 @@ CLOSING_SECONDS = 5.0
 
 _NOW = "now"
 _MOST_QUEUES_SHOWN = 30
-
-# gRPC's event engine is a third of what a call costs a server in Python, and brings it nothing.
-_GRPC_EXPERIMENTS = (
-    "-event_engine_client,-event_engine_listener,-event_engine_for_all_other_endpoints"
-)
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,7 +58,6 @@ def _run(options: argparse.Namespace) -> int:
     if options.print_env:
         _print_environment(options, parent)
         return 0
-    os.environ.setdefault("GRPC_EXPERIMENTS", _GRPC_EXPERIMENTS)
     open_files.raise_limit()
     of_file = list(known_queues.written().values())
     named = server_options.queues(options, parent)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from appengine_compat.local.task_operations import NewTask
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Inserted:
     """What a transaction made of a creation.
 

@@ -48,8 +48,8 @@ class _Call(Generic[T]):
         self.is_done = False
         self.error: BaseException | None = None
         self.result: T | None = None
-        self.turn = threading.Lock()
-        self.turn.acquire()
+        self.turn: threading.Lock | None = None
+        """What its caller waits for; None when it leads, or waits for a call beside this one."""
 
     def taken(self) -> T:
         if self.error is not None:
@@ -156,13 +156,15 @@ class Store:
                 path=self.path,
             )
         # They wait together, so that who does the first does them all.
-        first = calls[0]
+        first, turn = calls[0], None
         with self._mutex:
             self._waiting += calls
-            leads = not self._is_led
+            if self._is_led:
+                turn = first.turn = threading.Lock()
+                turn.acquire()
             self._is_led = True
-        if not leads:
-            first.turn.acquire()
+        if turn is not None:
+            turn.acquire()
         if not first.is_done:
             self._lead(first)
 
@@ -183,9 +185,9 @@ class Store:
                 successor = self._waiting[0] if self._waiting else None
                 self._is_led = successor is not None
             for call in batch:
-                if call is not own:
+                if call is not own and call.turn is not None:
                     call.turn.release()
-            if successor is not None:
+            if successor is not None and successor.turn is not None:
                 successor.turn.release()
 
     def _execute(self, batch: list[_Call[Any]]) -> None:

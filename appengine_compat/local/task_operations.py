@@ -22,11 +22,15 @@ _INSERT = (
     "headers, extra, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
     "ON CONFLICT (queue, id) DO NOTHING"
 )
+_FIND_QUEUE = (
+    "SELECT id, EXISTS (SELECT 1 FROM lanes WHERE queue = queues.id AND service = ?) "
+    "FROM queues WHERE name = ?"
+)
 
 _PAGE_BODY_BYTES = 8 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class NewTask:
     """A canonical task on its way into a queue, made ready outside the transaction."""
 
@@ -75,14 +79,18 @@ def create(
     Raises:
         ApiError: NOT_FOUND: there is no such queue.
     """
-    row = connection.execute("SELECT id FROM queues WHERE name = ?", (queue_name,)).fetchone()
+    service = new_tasks[0].service if new_tasks else ""
+    row = connection.execute(_FIND_QUEUE, (service, queue_name)).fetchone()
     if row is None:
         raise messages.queue_missing()
-    queue = row[0]
-    results = [_insert(connection, queue, new, now) for new in new_tasks]
-    for service in {new.service for new in new_tasks}:
-        connection.execute("INSERT OR IGNORE INTO lanes VALUES (?, ?)", (queue, service))
-    return queue, results
+    queue, has_lane = row
+    # Nearly always there is the one lane already, and looking costs less than putting it again.
+    lanes = {new.service for new in new_tasks}
+    if has_lane:
+        lanes.discard(service)
+    for each in lanes:
+        connection.execute("INSERT OR IGNORE INTO lanes VALUES (?, ?)", (queue, each))
+    return queue, [_insert(connection, queue, new, now) for new in new_tasks]
 
 
 def _insert(connection: Connection, queue: int, new: NewTask, now: int) -> ApiError | None:

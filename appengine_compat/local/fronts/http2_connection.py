@@ -39,7 +39,7 @@ _OUR_SETTINGS = frames.settings(
 _SETTINGS_ACK = frames.frame(frames.SETTINGS, frames.ACK, 0)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Received(Generic[H]):
     """A request that has come whole.
 
