@@ -6,38 +6,24 @@ real service; whatever face it is given (in process, gRPC, REST) only translates
 
 from __future__ import annotations
 
-import base64
-import binascii
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Generic, TypeVar
 from urllib.parse import quote
 
 from appengine_compat.core import limits, messages, moments, names, validation
 from appengine_compat.core.model import Queue, QueueState, QueueStats, Task
 from appengine_compat.errors import ApiError
-from appengine_compat.local import documents, kept, queue_operations, task_operations, tokens
+from appengine_compat.local import documents, kept, pages, queue_operations, task_operations, tokens
 from appengine_compat.local.clock import Clock, SystemClock
 from appengine_compat.local.creation import Creation, Inserted
+from appengine_compat.local.deletion import Deletion
 from appengine_compat.local.delivery import AttemptEvent, InFlight, Transport
 from appengine_compat.local.documents import Record
+from appengine_compat.local.pages import Page
 from appengine_compat.local.scheduler import Scheduler
-from appengine_compat.local.store import Connection, Store
+from appengine_compat.local.store import Store
 from appengine_compat.local.tombstones import Windows
-
-T = TypeVar("T")
-
-_PAGE_TOKEN_SECONDS = 2 * 3600
-
-
-@dataclass(frozen=True, slots=True)
-class Page(Generic[T]):
-    """Some of a list, and the token that gets what follows ("" at the end)."""
-
-    items: list[T]
-    next_page_token: str = ""
 
 
 class LocalService:
@@ -133,9 +119,9 @@ class LocalService:
         """
         if not names.LOCATION_NAME.match(parent):
             raise messages.resource_name_malformed()
-        limit = _page_limit(page_size, limits.MAX_PAGE_QUEUES)
+        limit = pages.limit(page_size, limits.MAX_PAGE_QUEUES)
         scope = f"{parent}?{quote(filter_text)}"
-        after = self._token_place(page_token, scope)
+        after = pages.place(page_token, scope, self._clock.now())
         queues = self.store.read(
             lambda connection: queue_operations.list_page(
                 connection, f"{parent}/queues/", after, limit + 1
@@ -144,7 +130,7 @@ class LocalService:
         token = ""
         if len(queues) > limit:
             queues = queues[:limit]
-            token = self._token(scope, queues[-1].name)
+            token = pages.token(scope, queues[-1].name, self._clock.now())
         if matches is not None:
             queues = [queue for queue in queues if matches(queue)]
         return Page(queues, token)
@@ -381,15 +367,16 @@ class LocalService:
             ApiError: NOT_FOUND, or INVALID_ARGUMENT for a token that is not valid.
         """
         names.parse_queue_name(parent)
-        limit = _page_limit(page_size, limits.MAX_PAGE_TASKS)
-        after = self._token_place(page_token, parent)
+        limit = pages.limit(page_size, limits.MAX_PAGE_TASKS)
+        after = pages.place(page_token, parent, self._clock.now())
         tasks, has_more = self.store.read(
             lambda connection: task_operations.list_page(
                 connection, parent, after, limit, has_bodies=has_bodies
             )
         )
-        token = self._token(parent, names.short_id(tasks[-1].name)) if has_more else ""
-        return Page(tasks, token)
+        if not has_more:
+            return Page(tasks)
+        return Page(tasks, pages.token(parent, names.short_id(tasks[-1].name), self._clock.now()))
 
     def delete_task(self, name: str) -> None:
         """Delete a task, waiting or running; one that runs is not tried again.
@@ -397,8 +384,8 @@ class LocalService:
         Raises:
             ApiError: NOT_FOUND.
         """
-        queue, task_id = names.parse_task_name(name)
-        refusal = self._delete(str(queue), [task_id], None)[0][0]
+        queue, _ = names.parse_task_name(name)
+        refusal = self.delete_tasks(str(queue), (name,))[0]
         if refusal is not None:
             raise refusal
 
@@ -411,7 +398,7 @@ class LocalService:
         Raises:
             ApiError: what concerns the call as a whole: too many, other queues, no such queue.
         """
-        return self._delete(parent, self._task_ids(parent, task_names), None)[0]
+        return self.store.write(self._deletion(parent, task_names).delete)[0]
 
     def delete_tasks_once(
         self, parent: str, task_names: Sequence[str], record: Record[ApiError | None]
@@ -421,35 +408,15 @@ class LocalService:
         Returns:
             What was kept; if it is there already, from a call before, nothing is done.
         """
-        return self._delete(parent, self._task_ids(parent, task_names), record)[1]
+        return self.store.write(self._deletion(parent, task_names, record).delete)[1]
 
-    def _task_ids(self, parent: str, task_names: Sequence[str]) -> list[str]:
-        if len(task_names) > limits.MAX_BATCH_DELETE:
-            raise messages.too_many_in_batch("names", limits.MAX_BATCH_DELETE)
-        names.parse_queue_name(parent)
-        task_ids = []
-        for name in task_names:
-            queue, task_id = names.parse_task_name(name)
-            if str(queue) != parent:
-                raise messages.parents_differ()
-            task_ids.append(task_id)
-        return task_ids
-
-    def _delete(
-        self, parent: str, task_ids: Sequence[str], record: Record[ApiError | None] | None
-    ) -> tuple[list[ApiError | None], bytes]:
-        now = self._now()
-
-        def delete(connection: Connection) -> tuple[list[ApiError | None], bytes]:
-            kept = None if record is None else documents.load(connection, record.key, now)
-            if kept is not None:
-                return [], kept
-            refusals = task_operations.delete(connection, parent, task_ids, self._windows, now)
-            if record is None:
-                return refusals, b""
-            return refusals, documents.keep(connection, record, refusals, now)
-
-        return self.store.write(delete)
+    def _deletion(
+        self,
+        parent: str,
+        task_names: Sequence[str],
+        record: Record[ApiError | None] | None = None,
+    ) -> Deletion:
+        return Deletion(parent, task_names, self._clock.now(), self._windows, record)
 
     def run_task(self, name: str) -> Task:
         """Dispatch a task now, whatever its schedule time and its queue's state and rate.
@@ -583,25 +550,3 @@ class LocalService:
 
     def _now(self) -> int:
         return moments.from_seconds(self._clock.now())
-
-    # --- pages -----------------------------------------------------------------------------------
-
-    def _token(self, scope: str, place: str) -> str:
-        until = int(self._clock.now()) + _PAGE_TOKEN_SECONDS
-        return base64.urlsafe_b64encode(f"{until} {scope} {place}".encode()).decode("ascii")
-
-    def _token_place(self, token: str, scope: str) -> str:
-        if not token:
-            return ""
-        try:
-            text = base64.b64decode(token, altchars=b"-_", validate=True).decode()
-            until, own_scope, place = text.split(" ")
-            if own_scope == scope and int(until) >= self._clock.now():
-                return place
-        except (ValueError, binascii.Error):
-            pass
-        raise messages.page_token_invalid()
-
-
-def _page_limit(page_size: int, highest: int) -> int:
-    return min(page_size, highest) if page_size > 0 else highest
