@@ -69,7 +69,7 @@ class _Stream(Generic[H]):
         self.is_ended = False
         self.window = window
         self.unacknowledged = 0
-        self.pending = b""
+        self.pending = memoryview(b"")
         """What of the reply's body the window has not yet let through."""
         self.trailers = b""
 
@@ -179,7 +179,7 @@ class Http2Connection(Generic[H]):
         if flags & frames.PADDED:
             payload = frames.unwrapped(flags & frames.PADDED, payload)
         stream.size += len(payload)
-        if stream.chunks is not None:
+        if payload and stream.chunks is not None:
             stream.chunks.append(payload)
             if stream.size > self._most_body_bytes:
                 stream.chunks = None
@@ -213,9 +213,10 @@ class Http2Connection(Generic[H]):
             raise ConnectionFault(frames.PROTOCOL_ERROR, "a continuation of nothing")
         _, first_flags, block = self._continued
         block += payload
-        if len(block) > _MOST_HEADER_BYTES:
+        is_end = flags & frames.END_HEADERS
+        if len(block) > _MOST_HEADER_BYTES or not (payload or is_end):
             raise ConnectionFault(frames.ENHANCE_YOUR_CALM, "headers without end")
-        if flags & frames.END_HEADERS:
+        if is_end:
             self._continued = None
             self._begin_request(number, first_flags, bytes(block))
 
@@ -252,10 +253,12 @@ class Http2Connection(Generic[H]):
             raise ConnectionFault(frames.COMPRESSION_ERROR, str(error)) from None
         head = self._read_head(headers)
         # A block that puts something into the table means another thing the next time; and one
-        # that begins by a new size of the table must be obeyed each time.
-        if len(table) != count or (table[0] if table else None) is not newest:
+        # that begins by a new size of the table must be obeyed each time, and lets others put
+        # into the table what had no room before.
+        is_resized = b"\x20" <= block[:1] < b"\x40"
+        if is_resized or len(table) != count or (table[0] if table else None) is not newest:
             self._known_blocks.clear()
-        elif len(block) <= _LONGEST_KNOWN_BLOCK and not b"\x20" <= block[:1] < b"\x40":
+        elif len(block) <= _LONGEST_KNOWN_BLOCK:
             if len(self._known_blocks) >= _MOST_KNOWN_BLOCKS:
                 self._known_blocks.clear()
             self._known_blocks[block] = head
@@ -277,6 +280,7 @@ class Http2Connection(Generic[H]):
                     raise ConnectionFault(frames.FLOW_CONTROL_ERROR, f"a window of {value} bytes")
                 for stream in self._streams.values():
                     stream.window += value - self._stream_window
+                    self._check_window(stream.window)
                 self._stream_window = value
             elif setting == frames.MAX_FRAME_SIZE:
                 if not frames.SMALLEST_MAX_FRAME <= value <= frames.LARGEST_MAX_FRAME:
@@ -304,16 +308,18 @@ class Http2Connection(Generic[H]):
         stream = self._streams.get(number)
         if number == 0:
             self._window += more
+            self._check_window(self._window)
         elif stream is not None:
             stream.window += more
-        else:
-            return
-        if self._window > frames.LARGEST_WINDOW or (
-            stream is not None and stream.window > frames.LARGEST_WINDOW
-        ):
-            raise ConnectionFault(frames.FLOW_CONTROL_ERROR, "a window beyond its bounds")
+            self._check_window(stream.window)
+        elif number > self._last_stream:
+            raise ConnectionFault(frames.PROTOCOL_ERROR, "a window of what has not begun")
         if self._held_back:
             self._send_pending()
+
+    def _check_window(self, size: int) -> None:
+        if size > frames.LARGEST_WINDOW:
+            raise ConnectionFault(frames.FLOW_CONTROL_ERROR, "a window beyond its bounds")
 
     # --- out -------------------------------------------------------------------------------------
 
@@ -345,7 +351,7 @@ class Http2Connection(Generic[H]):
             self._end_reply(stream)
         elif trailers:
             self._output += frames.header_frames(number, head, 0, self._frame_bytes)
-            stream.pending, stream.trailers = body, trailers
+            stream.pending, stream.trailers = memoryview(body), trailers
             self._held_back.append(stream)
             self._send_pending()
         else:

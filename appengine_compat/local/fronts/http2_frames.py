@@ -53,7 +53,7 @@ def read_head(data: bytes, at: int) -> tuple[int, int, int, int]:
     return high << 8 | low, kind, flags, stream & LARGEST_WINDOW
 
 
-def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+def frame(kind: int, flags: int, stream: int, payload: bytes | memoryview = b"") -> bytes:
     """Return one frame."""
     length = len(payload)
     return _HEAD.pack(length >> 8, length & 0xFF, kind, flags, stream) + payload
