@@ -19,19 +19,23 @@ PREFIX_BYTES = 5
 """Before each message: whether it is compressed, and its length."""
 
 _CONTENT_TYPE = b"application/grpc"
+_CONTENT_TYPES = re.compile(rb"application/grpc(?:\+|;|\Z)")
+"""Not gRPC-Web's, which is framed alike and ends otherwise."""
 _MOST_REFUSAL_BYTES = 1500
 """The text travels twice, and in headers, of which a client takes 8 KiB; names that are quoted in
 it may be of any length."""
+_MOST_DETAIL_BYTES = 2500
 _TIMEOUT = re.compile(rb"\A([0-9]{1,8})([HMSmun])\Z")
 _UNIT_SECONDS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _COMPRESSIONS = frozenset((b"gzip", b"deflate"))
 _EITHER_FORMAT = zlib.MAX_WBITS | 32
 
-REPLY_HEAD = header_block(
+_HEAD = (
     (b":status", b"200"),
     (b"content-type", _CONTENT_TYPE),
     (b"grpc-accept-encoding", b"identity,deflate,gzip"),
 )
+REPLY_HEAD = header_block(*_HEAD)
 OK_TRAILERS = header_block((b"grpc-status", b"0"))
 
 
@@ -59,7 +63,7 @@ def read_head(headers: Iterable[tuple[bytes, bytes]]) -> Head:
     kind = given.get(b"content-type", b"")
     return Head(
         method=given.get(b":path", b"").decode("latin-1"),
-        is_grpc=given.get(b":method") == b"POST" and kind.startswith(_CONTENT_TYPE),
+        is_grpc=given.get(b":method") == b"POST" and _CONTENT_TYPES.match(kind) is not None,
         timeout_seconds=None if timeout is None else int(timeout[1]) * _UNIT_SECONDS[timeout[2]],
         encoding=given.get(b"grpc-encoding", b"identity"),
     )
@@ -87,20 +91,24 @@ def read_message(head: Head, body: bytes | None) -> bytes:
         raise ApiError("INTERNAL", f"A message begins with a flag that there is not: {body[0]}.")
     if head.encoding not in _COMPRESSIONS:
         encoding = head.encoding.decode("ascii", "backslashreplace")
-        raise ApiError("UNIMPLEMENTED", f"Messages compressed by {encoding} cannot be read.")
+        raise ApiError(
+            "UNIMPLEMENTED",
+            f"Messages compressed by {encoding} cannot be read; those by gzip or deflate can.",
+        )
     return _decompressed(message)
 
 
 def _decompressed(message: bytes) -> bytes:
     reader = zlib.decompressobj(_EITHER_FORMAT)
     try:
-        plain = reader.decompress(message, MOST_MESSAGE_BYTES)
+        plain = reader.decompress(message, MOST_MESSAGE_BYTES + 1)
     except zlib.error as error:
         raise ApiError("INTERNAL", f"The message cannot be decompressed: {error}.") from None
-    if reader.unconsumed_tail:
+    if len(plain) > MOST_MESSAGE_BYTES:
         raise _too_long()
-    if not reader.eof:
-        raise ApiError("INTERNAL", "The message cannot be decompressed: its end is missing.")
+    if not reader.eof or reader.unused_data:
+        what = "something follows it" if reader.eof else "its end is missing"
+        raise ApiError("INTERNAL", f"The message cannot be decompressed: {what}.")
     return plain
 
 
@@ -120,15 +128,14 @@ def refusal_block(refusal: ApiError) -> bytes:
     status = rpc_status.status(refusal)
     status.message = _shortened(status.message)
     headers = [
-        (b":status", b"200"),
-        (b"content-type", _CONTENT_TYPE),
+        *_HEAD,
         (b"grpc-status", str(status.code).encode("ascii")),
-        # All but what a header may hold as it is.
-        (b"grpc-message", quote(status.message, safe=" !\"#$&'()*+,/:;<=>?@[]^`{|}\\").encode()),
+        # All but what a header may hold as it is, also where it begins or ends.
+        (b"grpc-message", quote(status.message, safe="!\"#$&'()*+,/:;<=>?@[]^`{|}\\").encode()),
     ]
-    if status.details:
-        encoded = base64.b64encode(status.SerializeToString()).rstrip(b"=")
-        headers.append((b"grpc-status-details-bin", encoded))
+    details = status.SerializeToString() if status.details else b""
+    if 0 < len(details) <= _MOST_DETAIL_BYTES:
+        headers.append((b"grpc-status-details-bin", base64.b64encode(details).rstrip(b"=")))
     return header_block(*headers)
 
 
