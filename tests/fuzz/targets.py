@@ -18,8 +18,18 @@ from typing import Any
 
 from google.appengine.ext import deferred
 
+from appengine_compat.errors import ApiError
 from appengine_compat.handler import door, oidc, oidc_keys, refusals, request_body, view
 from appengine_compat.handler.refusals import Refused
+from appengine_compat.local.fronts import grpc_protocol
+from appengine_compat.local.fronts.http2_connection import MOST_STREAMS, Http2Connection
+from appengine_compat.local.fronts.http2_frames import (
+    HEAD_BYTES,
+    PREFACE,
+    SMALLEST_MAX_FRAME,
+    ConnectionFault,
+    NotHttp2Error,
+)
 from appengine_compat.payload import bounds, description, pickles, signing
 from tests.fuzz import fuzz_app
 
@@ -38,6 +48,7 @@ _FORBIDDEN_EVENTS = (
     "subprocess.Popen", "socket.connect", "socket.bind", "socket.getaddrinfo", "shutil.rmtree",
     "exec", "code.__new__", "ctypes.dlopen", "webbrowser.open",
 )  # fmt: skip
+_MOST_BODY_BYTES = 500
 _watching = False
 _is_hooked = False
 
@@ -209,9 +220,35 @@ def body(data: bytes) -> None:
         assert rest.startswith(request_body.read(environ))
 
 
+def http2(data: bytes) -> None:
+    """One HTTP/2 connection: its bytes as they come, after a preface, and in small pieces."""
+    outcomes = []
+    for first, step in ((data, 1 << 20), (PREFACE + data, 1 << 20), (PREFACE + data, 7)):
+        connection = Http2Connection(grpc_protocol.read_head, _MOST_BODY_BYTES)
+        received: list[Any] = []
+        fault: Exception | None = None
+        try:
+            for at in range(0, len(first), step):
+                received += connection.receive(first[at : at + step])
+        except (ConnectionFault, NotHttp2Error) as error:
+            fault = error
+        assert len(connection._rest) <= HEAD_BYTES + SMALLEST_MAX_FRAME or fault is not None
+        assert connection.under_way <= MOST_STREAMS
+        assert len({each.stream for each in received}) == len(received)
+        for each in received:
+            assert each.body is None or len(each.body) <= _MOST_BODY_BYTES
+            with contextlib.suppress(ApiError):
+                grpc_protocol.read_message(each.head, each.body)
+            connection.reply(each.stream, grpc_protocol.REPLY_HEAD, bytes(70_000), b"\x88")
+        assert len(connection.take_output()) <= 2**21 + 100 * len(first) + 70_200 * len(received)
+        outcomes.append((received if fault is None else None, type(fault)))
+    # However it is cut into pieces, it is the same.
+    assert outcomes[1] == outcomes[2]
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     target.__name__: target
-    for target in (token, claims, headers, signature, describe, bounded, body)
+    for target in (token, claims, headers, signature, describe, bounded, body, http2)
 }
 
 refusals._log.disabled = "atheris" in sys.modules  # nobody reads a million lines
