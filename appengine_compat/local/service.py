@@ -309,8 +309,8 @@ class LocalService:
         for place, (parent, task) in enumerate(calls):
             try:
                 ready.append((place, Creation(parent, (task,), seconds)))
-            except ApiError as refusal:  # noqa: PERF203
-                results.append(refusal)
+            except Exception as error:  # noqa: PERF203
+                results.append(error)
             else:
                 results.append(task)
         done = self.store.write_each([creation.insert for _, creation in ready])

@@ -28,7 +28,7 @@ from appengine_compat.core.model import (
 )
 from appengine_compat.core.names import QueueName
 from appengine_compat.errors import ApiError, StoreError
-from appengine_compat.local import housekeeping
+from appengine_compat.local import housekeeping, task_operations
 from appengine_compat.local.store import Store
 from appengine_compat.local.tombstones import Windows
 from tests.local.conftest import PATIENCE_SECONDS, QUEUE, Local
@@ -483,3 +483,92 @@ def test_schedule_times_are_kept_to_the_microsecond(local):
         NAME, Task(name="", request=AppEngineRequest(), schedule_time=moment)
     )
     assert local.service.get_task(created.name).schedule_time == moment
+
+
+# --- tasks of many clients at once ---
+
+
+def http_task(task_id: str = "", queue: QueueName = QUEUE, url: str = "http://h/") -> Task:
+    return Task(name=queue.task(task_id) if task_id else "", request=HttpRequest(url=url))
+
+
+def test_tasks_of_many_clients_are_created_as_each_alone_would_be(local):
+    local.service.create_queue(PARENT, Queue(name=str(OTHER)))
+    calls = [(NAME, http_task("a")), (str(OTHER), http_task()), (NAME, http_task("b"))]
+    made = local.service.create_each(calls)
+    assert made[0].name == QUEUE.task("a")
+    assert made[1].name.startswith(f"{OTHER}/tasks/")
+    assert made[2].name == QUEUE.task("b")
+    for each in made:
+        assert local.service.get_task(each.name) == each
+
+
+def test_of_many_clients_tasks_one_that_is_refused_does_not_concern_the_others(local):
+    local.service.delete_task(local.add("gone"))
+    calls = [
+        (NAME, http_task("first")),
+        (str(OTHER), http_task("a", OTHER)),
+        (NAME, http_task("gone")),
+        (NAME, http_task(url="no url")),
+        ("no queue", http_task()),
+        (NAME, http_task("first")),
+        (NAME, http_task("a", OTHER)),
+        (NAME, http_task("last")),
+    ]
+    made = local.service.create_each(calls)
+    codes = [each.code if isinstance(each, ApiError) else "" for each in made]
+    assert codes == [
+        "", "NOT_FOUND", "ALREADY_EXISTS", "INVALID_ARGUMENT", "INVALID_ARGUMENT",
+        "ALREADY_EXISTS", "INVALID_ARGUMENT", "",
+    ]  # fmt: skip
+    for refusal, (parent, task) in zip(made, calls, strict=True):
+        if isinstance(refusal, ApiError) and refusal is not made[5]:
+            with pytest.raises(ApiError) as alone:
+                local.service.create_task(parent, task)
+            assert (alone.value.code, alone.value.message) == (refusal.code, refusal.message)
+    names = {task.name for task in local.service.list_tasks(NAME).items}
+    assert names == {QUEUE.task("first"), QUEUE.task("last")}
+
+
+def test_no_clients_create_nothing(local):
+    assert local.service.create_each([]) == []
+
+
+def test_tasks_of_many_clients_share_one_commit(local):
+    commits: list[str] = []
+    local.service.store._connection.set_trace_callback(
+        lambda statement: commits.append(statement) if statement == "COMMIT" else None
+    )
+    local.service.create_each([(NAME, http_task(str(number))) for number in range(50)])
+    assert len(commits) == 1
+
+
+def test_tasks_of_many_clients_run_when_they_are_due(local):
+    local.start()
+    later = replace(http_task("later"), schedule_time=local.now + timedelta(seconds=60))
+    local.service.create_each([(NAME, http_task("now")), (NAME, later), (NAME, http_task("too"))])
+    local.settle()
+    assert sorted(local.targets.task_ids) == ["now", "too"]
+    local.advance(60)
+    assert sorted(local.targets.task_ids) == ["later", "now", "too"]
+
+
+def test_a_fault_in_one_of_many_clients_tasks_is_that_ones_alone(local, monkeypatch):
+    prepare = task_operations.prepare
+
+    def broken(task: Task, **options):
+        if task.name == QUEUE.task("bad"):
+            raise RuntimeError("broken")
+        return prepare(task, **options)
+
+    monkeypatch.setattr(task_operations, "prepare", broken)
+    calls = [(NAME, http_task(task_id)) for task_id in ("a", "bad", "b")]
+    first, fault, last = local.service.create_each(calls)
+    assert (first.name, last.name) == (QUEUE.task("a"), QUEUE.task("b"))
+    assert isinstance(fault, RuntimeError)
+
+
+def test_a_store_that_cannot_write_is_told_to_each_of_many_clients(local):
+    local.service.store.close()
+    for error in local.service.create_each([(NAME, http_task()), (NAME, http_task("a"))]):
+        assert isinstance(error, StoreError)

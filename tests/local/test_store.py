@@ -304,3 +304,154 @@ def test_after_a_fork_the_child_is_told_to_open_it_anew(path):
     os.close(reading)
     store.write(put("b"))
     store.close()
+
+
+# --- several operations at once ---
+
+
+def commits_of(store: Store) -> list[str]:
+    """Return a list that the store's commits go into from now on."""
+    found: list[str] = []
+    store._connection.set_trace_callback(
+        lambda statement: found.append(statement) if statement == "COMMIT" else None
+    )
+    return found
+
+
+def refuse(connection):
+    raise ApiError("NOT_FOUND", "no")
+
+
+def test_several_operations_share_one_commit_and_have_their_own_results(path):
+    store = Store(path)
+    commits = commits_of(store)
+
+    def numbered(number: int):
+        def operation(connection):
+            put(f"key-{number}")(connection)
+            return number
+
+        return operation
+
+    assert store.write_each([numbered(number) for number in range(20)]) == list(range(20))
+    assert len(commits) == 1
+    assert {f"key-{number}" for number in range(20)} <= keys(store)
+    store.close()
+
+
+def test_of_several_operations_none_is_none(path):
+    store = Store(path)
+    commits = commits_of(store)
+    assert store.write_each([]) == []
+    assert not commits
+    store.close()
+
+
+def test_of_several_operations_one_that_refuses_is_alone_in_it(path):
+    store = Store(path)
+    commits = commits_of(store)
+    _, refused, _ = store.write_each([put("a"), refuse, put("b")])
+    assert isinstance(refused, ApiError)
+    assert refused.code == "NOT_FOUND"
+    assert {"a", "b"} <= keys(store)
+    assert len(commits) == 1
+    store.close()
+
+
+def test_of_several_operations_one_that_breaks_leaves_nothing_and_the_others_stay(path):
+    store = Store(path)
+    calls: list[str] = []
+
+    def broken(connection):
+        calls.append("broken")
+        put("half")(connection)
+        raise RuntimeError("broken")
+
+    first, error, refused, last = store.write_each([put("a"), broken, refuse, put("b")])
+    assert not isinstance(first, Exception)
+    assert isinstance(error, RuntimeError)
+    assert isinstance(refused, ApiError)
+    assert not isinstance(last, Exception)
+    assert {"a", "b"} <= keys(store)
+    assert "half" not in keys(store)
+    assert calls == ["broken"] * 2, "together with the others, then alone"
+    store.close()
+
+
+def test_of_several_operations_that_one_key_keeps_apart_the_first_wins(path):
+    store = Store(path)
+    first, second = store.write_each([put("a"), put("a")])
+    assert not isinstance(first, Exception)
+    assert isinstance(second, StoreError)
+    store.close()
+
+
+def test_a_commit_that_fails_is_told_to_each_of_several_and_the_next_works(path):
+    store = Store(path)
+    pages = store.read(lambda connection: connection.execute("PRAGMA page_count").fetchone()[0])
+    store.read(lambda connection: connection.execute(f"PRAGMA max_page_count={pages}"))
+
+    def big(key: str):
+        return lambda connection: connection.execute(
+            "INSERT INTO meta VALUES (?, ?)", (key, "x" * 100_000)
+        )
+
+    for error in store.write_each([big("a"), big("b"), big("c")]):
+        assert isinstance(error, StoreError)
+        assert "free space on its disk" in str(error)
+    assert not {"a", "b", "c"} & keys(store)
+    store.read(lambda connection: connection.execute("PRAGMA max_page_count=1000000"))
+    store.write_each([big("a"), big("b")])
+    assert {"a", "b"} <= keys(store)
+    store.close()
+
+
+def test_a_closed_database_says_so_to_each_of_several(path):
+    store = Store(path)
+    store.close()
+    for error in store.write_each([put("a"), put("b")]):
+        assert isinstance(error, StoreError)
+        assert "closed" in str(error)
+
+
+def test_groups_and_single_operations_of_many_threads_all_get_their_own(path):
+    store = Store(path)
+    wrong: list[object] = []
+
+    def keyed(key: str):
+        def operation(connection):
+            put(key)(connection)
+            return key
+
+        return operation
+
+    def work(number: int) -> None:
+        for count in range(30):
+            names = [f"{number}-{count}-{place}" for place in range(count % 4)]
+            got = store.write_each([keyed(name) for name in names])
+            single = store.write(keyed(f"{number}-{count}"))
+            if got != names or single != f"{number}-{count}":
+                wrong.append((got, single))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert len(keys(store)) >= 8 * (30 + 43)
+    store.close()
+
+
+def test_an_interruption_in_one_of_several_is_not_kept_from_its_caller(path):
+    store = Store(path)
+
+    def interrupted(connection):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store.write_each([put("a"), interrupted, put("b")])
+    assert not {"a", "b"} & keys(store)
+    store.write(put("c"))
+    assert "c" in keys(store)
+    store.close()

@@ -55,7 +55,11 @@ def create_tasks(api: Api, requests: Sequence[Any]) -> list[Any]:
     for at, view in enumerate(results):
         if not isinstance(view, Exception):
             each = next(made)
-            results[at] = write_task(api.version, each, view) if isinstance(each, Task) else each
+            try:
+                done = write_task(api.version, each, view) if isinstance(each, Task) else each
+            except Exception as error:
+                done = error
+            results[at] = done
     return results
 
 
