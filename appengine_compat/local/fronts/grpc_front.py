@@ -264,7 +264,6 @@ class _Loop:
             peer = _Peer(connected, self._begin_connection())
             self._peers.add(peer)
             self._selector.register(connected, selectors.EVENT_READ, peer)
-            self._send(peer)
 
     def _receive(self, peer: _Peer) -> list[_Call]:
         try:

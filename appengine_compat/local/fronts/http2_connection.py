@@ -90,7 +90,7 @@ class Http2Connection(Generic[H]):
         """
         self._read_head = read_head
         self._most_body_bytes = most_body_bytes
-        self._output: list[bytes] = [_OUR_SETTINGS]
+        self._output: list[bytes] = []
         self._rest = b""
         self._has_begun = False
         self._streams: dict[int, _Stream[H]] = {}
@@ -141,6 +141,8 @@ class Http2Connection(Generic[H]):
                 self._rest = buffer
                 return []
             self._has_begun = True
+            # Not before, as another protocol's client would take them for its answer.
+            self._output.append(_OUR_SETTINGS)
             at = len(frames.PREFACE)
         end = len(buffer)
         while end - at >= frames.HEAD_BYTES:
@@ -393,5 +395,7 @@ class Http2Connection(Generic[H]):
     def end(self, code: int = frames.NO_ERROR) -> None:
         """Say that no further requests are taken; those under way still get their replies."""
         self._takes_more = False
+        if not self._has_begun:
+            return
         last = self._last_stream.to_bytes(4, "big")
         self._output.append(frames.frame(frames.GOAWAY, 0, 0, last + code.to_bytes(4, "big")))

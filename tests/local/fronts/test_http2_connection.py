@@ -177,6 +177,15 @@ def test_it_tells_its_settings_first_and_acknowledges_the_clients() -> None:
     assert pair.client.outbound_flow_control_window == connections.WINDOW_BYTES
 
 
+def test_it_says_nothing_to_who_has_not_spoken_yet() -> None:
+    made = connection()
+    made.receive(frames.PREFACE[:-1])
+    made.end()
+    assert made.take_output() == b""
+    made.receive(frames.PREFACE[-1:])
+    assert isinstance(read(made.take_output())[0], SettingsFrame)
+
+
 @pytest.mark.parametrize("place", range(1, PREFACE_LENGTH))
 def test_the_preface_may_come_in_two_pieces(place: int) -> None:
     made = connection()
