@@ -12,7 +12,9 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["appengine_compat", "pickle", "pickletools", "json"]):
+with atheris.instrument_imports(
+    include=["appengine_compat", "hpack", "pickle", "pickletools", "json"]
+):
     from tests.fuzz import corpus, targets
 
 
