@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from appengine_compat.core import messages
 from appengine_compat.errors import ApiError, ConfigError
-from appengine_compat.local.fronts import grpc_protocol
+from appengine_compat.local.fronts import grpc_protocol, rpc_status
 from appengine_compat.local.fronts.grpc_protocol import Head
 from appengine_compat.local.fronts.http2_frames import ConnectionFault, NotHttp2Error
 from appengine_compat.local.fronts.methods import Method, methods
@@ -181,8 +181,8 @@ class _Loop:
     def _work(self, method: Method, peer: _Peer, stream: int, message: bytes) -> None:
         try:
             answer: bytes | ApiError = bytes(method.call_encoded(message).SerializeToString())
-        except ApiError as refusal:
-            answer = refusal
+        except Exception as error:
+            answer = rpc_status.as_refusal(error, method.full_name)
         self._replies.append((peer, stream, answer))
         self._wake()
 

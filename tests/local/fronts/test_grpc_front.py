@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -16,6 +17,7 @@ from google.rpc import error_details_pb2, status_pb2
 from appengine_compat.errors import ConfigError
 from appengine_compat.local.fronts import grpc_protocol
 from appengine_compat.local.fronts.grpc_front import GrpcServer, serve_grpc
+from appengine_compat.local.fronts.methods import Method
 from tests.local.fronts.conftest import LOCATION, QUEUE
 
 SERVICE = "/google.cloud.tasks.v2.CloudTasks"
@@ -130,6 +132,24 @@ def test_two_servers_never_share_a_port(server, service) -> None:
 def test_an_address_of_another_machine_is_refused(service) -> None:
     with pytest.raises(ConfigError, match="no address of this machine"):
         serve_grpc(service, host="192.0.2.1", port=0)
+
+
+def test_without_hpack_it_says_what_to_install(service, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "appengine_compat.local.fronts.http2_connection", None)
+    with pytest.raises(ConfigError, match=r"hpack.*pip install 'appengine-compat\[dev\]'"):
+        serve_grpc(service, port=0)
+
+
+def test_a_reply_that_cannot_be_written_is_internal_and_not_awaited_for_ever(
+    channel, service, monkeypatch
+) -> None:
+    class Unwritable:
+        def SerializeToString(self) -> bytes:
+            raise ValueError("too large")
+
+    monkeypatch.setattr(Method, "call_encoded", lambda self, encoded: Unwritable())
+    with refused(grpc.StatusCode.INTERNAL):
+        ask(channel, f"{SERVICE}/GetQueue", b"")
 
 
 def test_many_clients_at_once_are_all_served(server, service) -> None:

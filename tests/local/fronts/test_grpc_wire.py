@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
-import resource
+import contextlib
+import logging
+import os
 import socket
 import struct
 import threading
@@ -46,12 +48,9 @@ UNIMPLEMENTED, INTERNAL, UNAVAILABLE = 12, 13, 14
 class Client:
     """A client that sends what it is told when it is told."""
 
-    def __init__(self, port: int, *, buffer_bytes: int = 0) -> None:
-        self._socket = socket.socket()
-        if buffer_bytes:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
+    def __init__(self, connected: socket.socket) -> None:
+        self._socket = connected
         self._socket.settimeout(PATIENCE_SECONDS)
-        self._socket.connect(("127.0.0.1", port))
         self.http2 = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
         self.events: list[Event] = []
         self.is_at_end = False
@@ -142,6 +141,14 @@ class Client:
         self._socket.close()
 
 
+def dial(port: int, *, buffer_bytes: int = 0) -> Client:
+    connected = socket.socket()
+    if buffer_bytes:
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
+    connected.connect(("127.0.0.1", port))
+    return Client(connected).settle()
+
+
 class Gate:
     """A function in whose midst calls wait."""
 
@@ -175,9 +182,9 @@ def connect(server) -> Iterator[Callable[..., Client]]:
     with ExitStack() as opened:
 
         def connect(**options: Any) -> Client:
-            client = Client(server.port, **options)
+            client = dial(server.port, **options)
             opened.callback(client.close)
-            return client.settle()
+            return client
 
         yield connect
 
@@ -339,7 +346,7 @@ def test_a_fault_ends_its_connection_with_its_reason_and_no_other(connect) -> No
 def test_a_message_that_is_too_long_is_refused_before_its_end(service, monkeypatch) -> None:
     monkeypatch.setattr(grpc_protocol, "MOST_MESSAGE_BYTES", 100_000)
     server = serve_grpc(service, port=0)
-    client = Client(server.port).settle()
+    client = dial(server.port)
     stream = client.http2.get_next_available_stream_id()
     headers = {":method": "POST", ":scheme": "http", ":path": f"{SERVICE}/GetQueue"}
     headers |= {":authority": "x", "content-type": "application/grpc"}
@@ -438,6 +445,7 @@ def made_with_body(number: int) -> Task:
 
 
 def test_a_thousand_idle_connections_while_one_works(server) -> None:
+    resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < 4096:
         pytest.skip("this process may not have so many files open")
@@ -447,7 +455,7 @@ def test_a_thousand_idle_connections_while_one_works(server) -> None:
             for _ in range(1000):
                 idle = socket.create_connection(("127.0.0.1", server.port), PATIENCE_SECONDS)
                 opened.callback(idle.close)
-            client = Client(server.port).settle()
+            client = dial(server.port)
             opened.callback(client.close)
             for _ in range(10):
                 assert client.answers(client.create()) == [OK]
@@ -455,12 +463,41 @@ def test_a_thousand_idle_connections_while_one_works(server) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+def test_who_comes_when_no_file_can_be_opened_is_served_once_one_can(server) -> None:
+    resource = pytest.importorskip("resource")
+    told = threading.Event()
+    handler = logging.Handler()
+    handler.emit = lambda record: told.set()  # type: ignore[method-assign]
+    log = logging.getLogger("appengine_compat.local.fronts.grpc_front")
+    log.addHandler(handler)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    late = socket.socket()
+    with ExitStack() as opened:
+        opened.callback(log.removeHandler, handler)
+        opened.callback(late.close)
+        before = dial(server.port)
+        opened.callback(before.close)
+        opened.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (late.fileno() + 10, hard))
+        held = ExitStack()
+        opened.callback(held.close)
+        with contextlib.suppress(OSError):
+            while True:
+                held.callback(os.close, os.dup(late.fileno()))
+        late.connect(("127.0.0.1", server.port))
+        assert told.wait(PATIENCE_SECONDS)
+        assert before.answers(before.create()) == [OK]
+        held.close()
+        client = Client(late).settle()
+        assert client.answers(client.create()) == [OK]
+
+
 # --- its end ---
 
 
 def test_its_end_tells_idle_connections_and_closes_them(service) -> None:
     server = serve_grpc(service, port=0)
-    client = Client(server.port).settle()
+    client = dial(server.port)
     stream = client.create()
     assert client.answers(stream) == [OK]
     server.stop(PATIENCE_SECONDS)
@@ -476,7 +513,7 @@ def test_its_end_waits_for_the_reply_to_a_call_under_way(service, monkeypatch) -
     gate = Gate(service.get_queue)
     monkeypatch.setattr(service, "get_queue", gate)
     server = serve_grpc(service, port=0)
-    idle = Client(server.port).settle()
+    idle = dial(server.port)
     stopping = threading.Thread(target=server.stop, args=(PATIENCE_SECONDS,))
     # h2 takes no reply after it was told of the end, as gRPC's own clients do.
     with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
@@ -496,7 +533,7 @@ def test_its_end_does_not_wait_beyond_the_grace(service, monkeypatch) -> None:
     gate = Gate(service.get_queue)
     monkeypatch.setattr(service, "get_queue", gate)
     server = serve_grpc(service, port=0)
-    client = Client(server.port).settle()
+    client = dial(server.port)
     stream = client.get_queue()
     client.send()
     assert gate.entered.wait(PATIENCE_SECONDS)
