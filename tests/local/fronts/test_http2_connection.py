@@ -294,7 +294,7 @@ def test_byte_by_byte() -> None:
 
 
 @given(st.lists(st.integers(0, len(RECORDED)), max_size=40))
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 def test_in_any_pieces(cuts: list[int]) -> None:
     made, received, output = connection(), [], b""
     edges = [0, *sorted(cuts), len(RECORDED)]

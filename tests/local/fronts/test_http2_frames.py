@@ -15,7 +15,7 @@ from hyperframe.frame import (
     SettingsFrame,
     WindowUpdateFrame,
 )
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appengine_compat.local.fronts import http2_frames as frames
@@ -38,12 +38,14 @@ def read(data: bytes) -> list[Frame]:
 
 
 @given(streams, st.binary(max_size=70_000))
+@settings(deadline=None)
 def test_a_frame_is_what_a_library_makes(stream: int, payload: bytes) -> None:
     made = frames.frame(frames.DATA, frames.END_STREAM, stream or 1, payload)
     assert made == DataFrame(stream or 1, payload, flags=("END_STREAM",)).serialize()
 
 
 @given(st.integers(0, 2**24 - 1), st.integers(0, 255), st.integers(0, 255), streams, st.booleans())
+@settings(deadline=None)
 def test_the_head_of_a_frame_is_read_whatever_the_reserved_bit(
     length: int, kind: int, flags: int, stream: int, reserved: bool
 ) -> None:
@@ -70,6 +72,7 @@ def test_kinds_have_their_numbers(kind: int, made: type[Frame]) -> None:
 
 
 @given(headers)
+@settings(deadline=None)
 def test_a_header_block_says_what_was_given_and_leaves_the_table_alone(
     given_headers: list[tuple[bytes, bytes]],
 ) -> None:
@@ -87,6 +90,7 @@ def test_strings_of_every_width_of_length(length: int) -> None:
 
 
 @given(st.binary(max_size=500), st.integers(1, 100), st.sampled_from([0, frames.END_STREAM]))
+@settings(deadline=None)
 def test_a_long_header_block_is_continued(block: bytes, most: int, flags: int) -> None:
     first, *others = read(b"".join(frames.header_frames(5, block, flags, most)))
     assert isinstance(first, HeadersFrame)
@@ -101,6 +105,7 @@ def test_a_long_header_block_is_continued(block: bytes, most: int, flags: int) -
 
 
 @given(streams, st.binary(max_size=300), st.binary(max_size=70_000), st.binary(max_size=300))
+@settings(deadline=None)
 def test_a_whole_reply_is_its_three_frames(
     stream: int, head: bytes, body: bytes, trailers: bytes
 ) -> None:
@@ -115,6 +120,7 @@ def test_a_whole_reply_is_its_three_frames(
 
 
 @given(st.dictionaries(st.integers(1, 0xFFFF), st.integers(0, 2**32 - 1), max_size=20))
+@settings(deadline=None)
 def test_settings_come_back(values: dict[int, int]) -> None:
     (made,) = read(frames.settings(values))
     assert isinstance(made, SettingsFrame)
@@ -135,6 +141,7 @@ def test_settings_of_a_broken_length_are_a_fault(length: int) -> None:
 
 
 @given(streams, st.integers(1, 2**31 - 1))
+@settings(deadline=None)
 def test_a_window_update(stream: int, more: int) -> None:
     (made,) = read(frames.window_update(stream, more))
     assert isinstance(made, WindowUpdateFrame)
@@ -142,6 +149,7 @@ def test_a_window_update(stream: int, more: int) -> None:
 
 
 @given(st.binary(max_size=300), st.integers(0, 255), st.booleans(), st.booleans())
+@settings(deadline=None)
 def test_padding_and_priority_are_taken_off(
     data: bytes, padding: int, is_padded: bool, is_prioritized: bool
 ) -> None:
