@@ -130,8 +130,7 @@ def refusal_block(refusal: ApiError) -> bytes:
     headers = [
         *_HEAD,
         (b"grpc-status", str(status.code).encode("ascii")),
-        # All but what a header may hold as it is, also where it begins or ends.
-        (b"grpc-message", quote(status.message, safe="!\"#$&'()*+,/:;<=>?@[]^`{|}\\").encode()),
+        (b"grpc-message", _written(status.message).encode("ascii")),
     ]
     details = status.SerializeToString() if status.details else b""
     if 0 < len(details) <= _MOST_DETAIL_BYTES:
@@ -142,6 +141,12 @@ def refusal_block(refusal: ApiError) -> bytes:
 def not_grpc_block() -> bytes:
     """Return the headers of a reply to what is no call."""
     return header_block((b":status", b"415"))
+
+
+def _written(text: str) -> str:
+    # All but what a header may hold as it is; spaces may not stand at its ends.
+    written = quote(text, safe=" !\"#$&'()*+,/:;<=>?@[]^`{|}\\")
+    return written if written == written.strip(" ") else written.replace(" ", "%20")
 
 
 def _shortened(text: str) -> str:
