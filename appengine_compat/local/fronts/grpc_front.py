@@ -121,7 +121,7 @@ class _Peer:
     def __init__(self, connected: socket.socket, http2: Http2Connection[Head]) -> None:
         self.socket = connected
         self.http2 = http2
-        self.unsent = b""
+        self.unsent: bytes | memoryview = b""
         self.waits_for = selectors.EVENT_READ
         self.is_ending = False
         """Whether it is closed once everything is sent."""
@@ -283,7 +283,7 @@ class _Loop:
             peer.is_ending = True
         except NotHttp2Error:
             peer.http2.take_output()
-            peer.unsent += _NOT_HTTP2
+            peer.unsent = _NOT_HTTP2
             peer.is_ending = True
         return []
 
@@ -328,10 +328,14 @@ class _Loop:
     def _send(self, peer: _Peer) -> None:
         if peer not in self._peers:
             return
-        unsent = peer.unsent + peer.http2.take_output()
+        unsent, more = peer.unsent, peer.http2.take_output()
+        if more:
+            unsent = b"".join((unsent, more)) if unsent else more
         if unsent:
             try:
-                unsent = unsent[peer.socket.send(unsent) :]
+                sent = peer.socket.send(unsent)
+                # A view, as what is left of much would be copied with each piece that is sent.
+                unsent = memoryview(unsent)[sent:] if sent < len(unsent) else b""
             except BlockingIOError:
                 pass
             except OSError:
