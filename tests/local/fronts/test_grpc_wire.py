@@ -468,7 +468,7 @@ def test_who_comes_when_no_file_can_be_opened_is_served_once_one_can(server) -> 
     told = threading.Event()
     handler = logging.Handler()
     handler.emit = lambda record: told.set()  # type: ignore[method-assign]
-    log = logging.getLogger("appengine_compat.local.fronts.grpc_front")
+    log = logging.getLogger("appengine_compat")
     log.addHandler(handler)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     late = socket.socket()
