@@ -124,7 +124,9 @@ def test_a_batch_may_be_larger_than_grpcs_own_limit(channel) -> None:
 
 
 def test_two_servers_never_share_a_port(server, service) -> None:
-    with pytest.raises(ConfigError, match=f"127.0.0.1:{server.port}.*another program") as caught:
+    with pytest.raises(
+        ConfigError, match=rf"127.0.0.1:{server.port}.*[Aa]nother program"
+    ) as caught:
         serve_grpc(service, port=server.port)
     assert caught.value.setting == "--grpc-port"
 

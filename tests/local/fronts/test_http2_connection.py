@@ -486,7 +486,7 @@ def test_a_continuation_of_nothing() -> None:
     faulty(frames.PROTOCOL_ERROR, whole(1), ContinuationFrame(1, b""))
 
 
-@pytest.mark.parametrize("size", [0, 1, 16_000])
+@pytest.mark.parametrize("size", [0, 100, 16_000])
 def test_headers_without_end(size: int) -> None:
     made = begun(HeadersFrame(1, b""))
     more = wire(ContinuationFrame(1, bytes(size)))
@@ -520,8 +520,8 @@ def test_header_blocks_that_do_not_decode() -> None:
 def test_a_header_list_that_is_too_large_though_its_block_is_small() -> None:
     encoder = hpack.Encoder()
     first = encoder.encode([(b"a", b"x" * 4000)])
-    bomb = encoder.encode([(b"a", b"x" * 4000)]) * 20
-    assert len(bomb) < 100
+    bomb = encoder.encode([(b"a", b"x" * 4000)]) * 300
+    assert len(bomb) < 1000
     faulty(
         frames.COMPRESSION_ERROR,
         HeadersFrame(1, first, flags=("END_HEADERS",)),
