@@ -124,8 +124,12 @@ def _check_headers(given: Mapping[str, str]) -> None:
 def _may_carry_token(url: str) -> bool:
     # Production refuses every http:// address; a local service that could not send a token to
     # the program beside it would leave the verifying side untested.
-    parts = urlsplit(url)
-    return parts.scheme.lower() == "https" or parts.hostname in _LOOPBACK
+    if url.lower().startswith("https://"):
+        return True
+    try:
+        return urlsplit(url).hostname in _LOOPBACK
+    except ValueError:
+        return False
 
 
 def _stored_app_engine(request: AppEngineRequest, queue: QueueName) -> AppEngineRequest:

@@ -44,6 +44,10 @@ TASK_COLUMNS = (
     "last_schedule, last_dispatch, last_response, last_status, headers, extra, "
     "coalesce(body, (SELECT b.body FROM bodies b WHERE b.task = tasks.seq))"
 )
+_LONG_COLUMNS = (5, 14, 15, 16)
+"""Of these: url, headers, extra, body."""
+_AROUND_TASK_BYTES = 1024
+"""At most for the rest: names, times, attempts."""
 BODILESS_TASK_COLUMNS = TASK_COLUMNS.partition("coalesce")[0] + "NULL"
 """The same, for whoever does not look at bodies, which may be long and many."""
 
@@ -212,6 +216,15 @@ def _last_attempt(
         response_code=outcome.canonical_code(status),
         response_message=outcome.status_message(family, status),
     )
+
+
+def weight(row: tuple[Any, ...]) -> int:
+    """Return about how many bytes the task of a row of ``TASK_COLUMNS`` takes in an answer."""
+    size = _AROUND_TASK_BYTES
+    for at in _LONG_COLUMNS:
+        value = row[at] or b""
+        size += len(value.encode()) if isinstance(value, str) else len(value)
+    return size
 
 
 # --- queues ------------------------------------------------------------------------------------

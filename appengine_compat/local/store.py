@@ -131,6 +131,11 @@ class Store:
         self._run([call])
         return call.taken()
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a caller would wait for what another does."""
+        return self._is_led
+
     def data_version(self) -> int:
         """Return a number that changes when another process has written."""
         return self.read(_data_version)

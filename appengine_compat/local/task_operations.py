@@ -27,7 +27,8 @@ _FIND_QUEUE = (
     "FROM queues WHERE name = ?"
 )
 
-_PAGE_BODY_BYTES = 8 * 1024 * 1024
+_PAGE_BYTES = 3 * 1024 * 1024
+"""gRPC's clients take 4 MiB where nobody tells them otherwise, and one more task may be 1 MiB."""
 
 
 @dataclass(slots=True)
@@ -132,7 +133,7 @@ def list_page(
 ) -> tuple[list[Task], bool]:
     """Return tasks in the order of their ids, from after one, and whether more follow.
 
-    Bodies in a page are bounded, so that it may hold fewer tasks than its limit.
+    What a page weighs is bounded, so that it may hold fewer tasks than its limit.
 
     Raises:
         ApiError: NOT_FOUND: there is no such queue.
@@ -146,8 +147,8 @@ def list_page(
     tasks: list[Task] = []
     size = 0
     for row in rows:
-        size += len(row[-1] or b"")
-        if len(tasks) == limit or (tasks and size > _PAGE_BODY_BYTES):
+        size += records.weight(row)
+        if len(tasks) == limit or (tasks and size > _PAGE_BYTES):
             return tasks, True
         tasks.append(records.task_of(row, queue_name))
     return tasks, False

@@ -1,4 +1,4 @@
-"""The gRPC door: one thread that reads and writes every connection.
+"""The gRPC door.
 
 What came meanwhile is taken together: the tasks that clients wait to have created share one
 commit, and a lone client's call costs no switch between threads. Calls of other methods go to
@@ -7,45 +7,27 @@ threads of a pool, since some of them last.
 
 from __future__ import annotations
 
-import logging
-import selectors
-import socket
-import threading
+import itertools
 import time
-from collections import deque
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from appengine_compat.core import messages
 from appengine_compat.errors import ApiError, ConfigError
-from appengine_compat.local.fronts import grpc_protocol, rpc_status
-from appengine_compat.local.fronts.grpc_protocol import Head
-from appengine_compat.local.fronts.http2_frames import ConnectionFault, NotHttp2Error
+from appengine_compat.local.fronts import grpc_protocol, listening, rpc_status
+from appengine_compat.local.fronts.http2_loop import Call, Http2Loop, Reply
 from appengine_compat.local.fronts.methods import Method, methods
 
 if TYPE_CHECKING:
-    from appengine_compat.local.fronts.http2_connection import Http2Connection, Received
+    from appengine_compat.local.fronts.grpc_protocol import Head
     from appengine_compat.local.service import LocalService
 
 _THREADS = 16
 """Calls wait for commits, which they share: more threads make larger commits, not more of them."""
-_BACKLOG = 1024
-_READ_BYTES = 256 * 1024
-_MOST_UNSENT_BYTES = 8 * 1024 * 1024
-"""A client that does not read its replies is not read from either."""
-_ACCEPTED_AT_ONCE = 64
-_AFTER_NO_FILES_SECONDS = 0.1
+_LONG_COMPRESSED_BYTES = 64 * 1024
 _LONGEST_DEADLINE_SECONDS = 30.0
 _NO_DEADLINE_SECONDS = 10 * 365 * 86400.0
-_NOT_HTTP2 = (
-    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n"
-    b"Connection: close\r\n\r\nThis port speaks gRPC, without TLS. REST is on another one: "
-    b"appengine-compat says which when it starts.\n"
-)
-
-_logger = logging.getLogger(__name__)
 
 
 class GrpcServer:
@@ -56,14 +38,15 @@ class GrpcServer:
         port: the port that it listens on.
     """
 
-    def __init__(self, loop: _Loop, host: str, port: int) -> None:
-        self._loop = loop
+    def __init__(self, calls: _Calls, host: str, port: int) -> None:
+        self._calls = calls
         self.host = host
         self.port = port
 
     def stop(self, grace_seconds: float = 1.0) -> None:
         """Take no more calls, and give those that run a moment to end."""
-        self._loop.stop(grace_seconds)
+        self._calls.loop.stop(grace_seconds)
+        self._calls.close()
 
 
 def serve_grpc(
@@ -93,271 +76,121 @@ def serve_grpc(
         raise ConfigError(
             "Serving gRPC needs hpack, which is not installed: pip install 'appengine-compat[dev]'."
         ) from None
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, _, _, _, address = found[0]
-        bound = socket.create_server(address[:2], family=family, backlog=_BACKLOG)
-    except OSError:
-        shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        raise ConfigError(
-            f"Cloud Tasks' gRPC cannot be served on {shown}: another program listens there, or "
-            "it is no address of this machine. Choose another port, or end that program.",
-            setting="--grpc-port",
-        ) from None
     most_bytes = grpc_protocol.PREFIX_BYTES + grpc_protocol.MOST_MESSAGE_BYTES
-    loop = _Loop(
+    calls = _Calls(service, methods(service, location))
+    bound = listening.bind(host, port, "gRPC", "--grpc-port")
+    calls.loop = Http2Loop(
         bound,
-        methods(service, location),
         lambda: Http2Connection(grpc_protocol.read_head, most_bytes),
+        calls.begin,
+        listening.most_connections(),
     )
-    return GrpcServer(loop, host, bound.getsockname()[1])
+    calls.loop.start()
+    return GrpcServer(calls, host, bound.getsockname()[1])
 
 
-class _Peer:
-    """One client's connection."""
+class _Calls:
+    """What becomes of calls: together in the loop's thread, or each in a thread of the pool."""
 
-    __slots__ = ("http2", "is_ending", "socket", "unsent", "waits_for")
-
-    def __init__(self, connected: socket.socket, http2: Http2Connection[Head]) -> None:
-        self.socket = connected
-        self.http2 = http2
-        self.unsent: bytes | memoryview = b""
-        self.waits_for = selectors.EVENT_READ
-        self.is_ending = False
-        """Whether it is closed once everything is sent."""
-
-
-_Call = tuple[_Peer, "Received[Head]"]
-_Reply = tuple[_Peer, int, "bytes | ApiError"]
-
-
-class _Loop:
-    """The thread, and all that only it touches."""
-
-    def __init__(
-        self,
-        listener: socket.socket,
-        served: dict[str, Method],
-        begin_connection: Callable[[], Http2Connection[Head]],
-    ) -> None:
+    def __init__(self, service: LocalService, served: dict[str, Method]) -> None:
         # As they arrive on the wire, so that a call costs one look-up.
         self._methods = {f"/{name}": method for name, method in served.items()}
-        self._begin_connection = begin_connection
-        self._listener = listener
-        self._listens_at = 0.0
-        """When it listens again; 0 while it does."""
-        self._waker, self._woken = socket.socketpair()
-        self._is_woken = False
-        for each in (listener, self._waker, self._woken):
-            each.setblocking(False)
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(listener, selectors.EVENT_READ)
-        self._selector.register(self._woken, selectors.EVENT_READ)
-        self._peers: set[_Peer] = set()
-        self._replies: deque[_Reply] = deque()
-        self._ends_at: float | None = None
-        self._is_refusing = False
+        self._service = service
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="appengine-compat-grpc-call")
-        self._thread = threading.Thread(target=self._run, name="appengine-compat-grpc", daemon=True)
-        self._thread.start()
+        self.loop: Http2Loop
 
-    # --- called from other threads ---------------------------------------------------------------
+    def begin(self, calls: list[Call]) -> None:
+        """Begin what has come; called in the loop's thread."""
+        groups: dict[str, tuple[Method, list[Call], list[bytes]]] = {}
+        for call in calls:
+            head, body = call.received.head, call.received.body
+            if not head.is_grpc:
+                self.loop.reply(call, Reply(grpc_protocol.not_grpc_block()))
+                continue
+            try:
+                method = self._method(head)
+                is_together = method.together is not None and not _takes_long_to_read(body)
+                message = grpc_protocol.read_message(head, body) if is_together else b""
+            except ApiError as refusal:
+                self.loop.reply(call, _refusal(refusal))
+                continue
+            if is_together:
+                _, group, encoded = groups.setdefault(head.method, (method, [], []))
+                group.append(call)
+                encoded.append(message)
+            elif self.loop.take_elsewhere(call):
+                self._pool.submit(self._call, method, call)
+        for method, group, encoded in groups.values():
+            # Who waits for another's commit waits in a thread that nobody else waits for.
+            if self._service.store.is_busy:
+                self._begin_elsewhere(method, group, encoded)
+                continue
+            for call, reply in zip(group, _done_together(method, encoded), strict=True):
+                self.loop.reply(call, reply)
 
-    def stop(self, grace_seconds: float) -> None:
-        """End the thread, once no call is under way or the grace is over."""
-        self._ends_at = time.monotonic() + grace_seconds
-        self._wake()
-        self._thread.join()
+    def _begin_elsewhere(self, method: Method, group: list[Call], encoded: list[bytes]) -> None:
+        taken = [self.loop.take_elsewhere(call) for call in group]
+        self._pool.submit(
+            self._call_together,
+            method,
+            list(itertools.compress(group, taken)),
+            list(itertools.compress(encoded, taken)),
+        )
+
+    def close(self) -> None:
+        """Begin nothing more."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _wake(self) -> None:
-        if not self._is_woken:
-            self._is_woken = True
-            try:
-                self._waker.send(b"\0")
-            except OSError:
-                pass  # full, so it wakes anyway; or closed, so nobody is there to be woken
+    def _method(self, head: Head) -> Method:
+        if head.is_too_long:
+            raise ApiError("RESOURCE_EXHAUSTED", "The metadata of a call may be 64 KiB, not more.")
+        method = self._methods.get(head.method)
+        if method is None:
+            raise ApiError("UNIMPLEMENTED", f"There is no method {head.method}.")
+        _check_deadline(head)
+        return method
 
-    def _work(self, method: Method, peer: _Peer, stream: int, message: bytes) -> None:
+    # --- in threads of the pool ------------------------------------------------------------------
+
+    def _call(self, method: Method, call: Call) -> None:
+        reply = Reply(b"")
         try:
-            answer: bytes | ApiError = bytes(method.call_encoded(message).SerializeToString())
+            if call.is_awaited:
+                message = grpc_protocol.read_message(call.received.head, call.received.body)
+                reply = _answer(bytes(method.call_encoded(message).SerializeToString()))
         except Exception as error:
-            answer = rpc_status.as_refusal(error, method.full_name)
-        self._replies.append((peer, stream, answer))
-        self._wake()
+            reply = _refusal(rpc_status.as_refusal(error, method.full_name))
+        self.loop.reply_from_elsewhere(call, reply)
 
-    # --- the thread ------------------------------------------------------------------------------
+    def _call_together(self, method: Method, group: list[Call], encoded: list[bytes]) -> None:
+        for call, reply in zip(group, _done_together(method, encoded), strict=True):
+            self.loop.reply_from_elsewhere(call, reply)
 
-    def _run(self) -> None:
+
+def _done_together(method: Method, encoded: list[bytes]) -> list[Reply]:
+    replies = []
+    for done in method.call_together(encoded):
+        if isinstance(done, ApiError):
+            replies.append(_refusal(done))
+            continue
         try:
-            while not self._is_over():
-                try:
-                    self._turn()
-                except Exception:  # noqa: PERF203
-                    _logger.exception("The gRPC door met an error of its own, and goes on.")
-        finally:
-            for peer in list(self._peers):
-                self._drop(peer)
-            self._selector.close()
-            for each in (self._listener, self._waker, self._woken):
-                each.close()
+            replies.append(_answer(bytes(done.SerializeToString())))
+        except Exception as error:
+            replies.append(_refusal(rpc_status.as_refusal(error, method.full_name)))
+    return replies
 
-    def _is_over(self) -> bool:
-        if self._ends_at is None:
-            return False
-        if not self._is_refusing:
-            self._is_refusing = True
-            if not self._listens_at:
-                self._selector.unregister(self._listener)
-            self._listener.close()
-            for peer in list(self._peers):
-                peer.http2.end()
-                self._send(peer)
-        is_idle = not any(peer.http2.under_way or peer.unsent for peer in self._peers)
-        return is_idle or time.monotonic() >= self._ends_at
 
-    def _turn(self) -> None:
-        calls: list[_Call] = []
-        touched: set[_Peer] = set()
-        for key, ready in self._selector.select(self._patience()):
-            peer = key.data
-            if peer is not None:
-                touched.add(peer)
-                if ready & selectors.EVENT_READ:
-                    calls += self._receive(peer)
-            elif key.fileobj is self._listener:
-                self._accept()
-            else:
-                self._woken.recv(_READ_BYTES)
-                self._is_woken = False
-        if self._listens_at and not self._is_refusing and time.monotonic() >= self._listens_at:
-            self._listens_at = 0.0
-            self._selector.register(self._listener, selectors.EVENT_READ)
-        if calls:
-            self._begin(calls)
-        while self._replies:
-            peer, stream, answer = self._replies.popleft()
-            self._answer(peer, stream, answer)
-            touched.add(peer)
-        for peer in touched:
-            self._send(peer)
+def _answer(message: bytes) -> Reply:
+    framed = grpc_protocol.framed(message)
+    return Reply(grpc_protocol.REPLY_HEAD, framed, grpc_protocol.OK_TRAILERS)
 
-    def _patience(self) -> float | None:
-        moments = [at for at in (self._ends_at, self._listens_at) if at]
-        return max(0.0, min(moments) - time.monotonic()) if moments else None
 
-    def _accept(self) -> None:
-        for _ in range(_ACCEPTED_AT_ONCE):
-            try:
-                connected, _ = self._listener.accept()
-            except (BlockingIOError, ConnectionError, InterruptedError):
-                return
-            except OSError as error:
-                # Without this the loop would turn and turn, as the listener stays ready.
-                _logger.warning("No further connection can be taken for now: %s", error)
-                self._selector.unregister(self._listener)
-                self._listens_at = time.monotonic() + _AFTER_NO_FILES_SECONDS
-                return
-            connected.setblocking(False)
-            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            peer = _Peer(connected, self._begin_connection())
-            self._peers.add(peer)
-            self._selector.register(connected, selectors.EVENT_READ, peer)
+def _refusal(refusal: ApiError) -> Reply:
+    return Reply(grpc_protocol.refusal_block(refusal))
 
-    def _receive(self, peer: _Peer) -> list[_Call]:
-        try:
-            data = peer.socket.recv(_READ_BYTES)
-        except BlockingIOError:
-            return []
-        except OSError:
-            data = b""
-        if not data:
-            self._drop(peer)
-            return []
-        try:
-            return [(peer, received) for received in peer.http2.receive(data)]
-        except ConnectionFault as fault:
-            _logger.info("A gRPC client's connection is ended: %s.", fault)
-            peer.http2.end(fault.code)
-            peer.is_ending = True
-        except NotHttp2Error:
-            peer.http2.take_output()
-            peer.unsent = _NOT_HTTP2
-            peer.is_ending = True
-        return []
 
-    def _begin(self, calls: list[_Call]) -> None:
-        shared: dict[str, tuple[Method, list[_Call], list[bytes]]] = {}
-        for peer, received in calls:
-            head = received.head
-            if not head.is_grpc:
-                peer.http2.reply(received.stream, grpc_protocol.not_grpc_block())
-                continue
-            try:
-                method = self._methods.get(head.method)
-                if method is None:
-                    raise ApiError("UNIMPLEMENTED", f"There is no method {head.method}.")
-                _check_deadline(head)
-                message = grpc_protocol.read_message(head, received.body)
-            except ApiError as refusal:
-                self._answer(peer, received.stream, refusal)
-                continue
-            if method.together is not None:
-                _, group, encoded = shared.setdefault(head.method, (method, [], []))
-                group.append((peer, received))
-                encoded.append(message)
-            else:
-                self._pool.submit(self._work, method, peer, received.stream, message)
-        for method, group, encoded in shared.values():
-            for (peer, received), done in zip(group, method.call_together(encoded), strict=True):
-                answer = done if isinstance(done, ApiError) else bytes(done.SerializeToString())
-                self._answer(peer, received.stream, answer)
-
-    def _answer(self, peer: _Peer, stream: int, answer: bytes | ApiError) -> None:
-        if isinstance(answer, ApiError):
-            peer.http2.reply(stream, grpc_protocol.refusal_block(answer))
-        else:
-            peer.http2.reply(
-                stream,
-                grpc_protocol.REPLY_HEAD,
-                grpc_protocol.framed(answer),
-                grpc_protocol.OK_TRAILERS,
-            )
-
-    def _send(self, peer: _Peer) -> None:
-        if peer not in self._peers:
-            return
-        unsent, more = peer.unsent, peer.http2.take_output()
-        if more:
-            unsent = b"".join((unsent, more)) if unsent else more
-        if unsent:
-            try:
-                sent = peer.socket.send(unsent)
-                # A view, as what is left of much would be copied with each piece that is sent.
-                unsent = memoryview(unsent)[sent:] if sent < len(unsent) else b""
-            except BlockingIOError:
-                pass
-            except OSError:
-                self._drop(peer)
-                return
-        peer.unsent = unsent
-        if peer.is_ending and not unsent:
-            self._drop(peer)
-            return
-        is_read = len(unsent) < _MOST_UNSENT_BYTES and not peer.is_ending
-        waits_for = (selectors.EVENT_READ if is_read else 0) | (
-            selectors.EVENT_WRITE if unsent else 0
-        )
-        if waits_for != peer.waits_for:
-            self._selector.modify(peer.socket, waits_for, peer)
-            peer.waits_for = waits_for
-
-    def _drop(self, peer: _Peer) -> None:
-        if peer in self._peers:
-            self._peers.discard(peer)
-            self._selector.unregister(peer.socket)
-            peer.socket.close()
+def _takes_long_to_read(body: bytes | None) -> bool:
+    return body is not None and len(body) > _LONG_COMPRESSED_BYTES and body[:1] != b"\0"
 
 
 def _check_deadline(head: Head) -> None:

@@ -24,6 +24,7 @@ _CONTENT_TYPES = re.compile(rb"application/grpc(?:\+|;|\Z)")
 _MOST_REFUSAL_BYTES = 1500
 """The text travels twice, and in headers, of which a client takes 8 KiB; names that are quoted in
 it may be of any length."""
+_MOST_METADATA_BYTES = 64 * 1024
 _MOST_DETAIL_BYTES = 2500
 _TIMEOUT = re.compile(rb"\A([0-9]{1,8})([HMSmun])\Z")
 _UNIT_SECONDS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
@@ -48,17 +49,23 @@ class Head:
         is_grpc: whether it is a call at all, and not what a browser or another tool asks.
         timeout_seconds: how long the client waits; None for as long as it takes.
         encoding: how messages that say they are compressed are.
+        is_too_long: whether there is more metadata than is taken.
     """
 
     method: str
     is_grpc: bool
     timeout_seconds: float | None
     encoding: bytes
+    is_too_long: bool = False
 
 
 def read_head(headers: Iterable[tuple[bytes, bytes]]) -> Head:
     """Return what a request's headers say."""
-    given = dict(headers)
+    given: dict[bytes, bytes] = {}
+    length = 0
+    for name, value in headers:
+        given[name] = value
+        length += len(name) + len(value)
     timeout = _TIMEOUT.match(given.get(b"grpc-timeout", b""))
     kind = given.get(b"content-type", b"")
     return Head(
@@ -66,6 +73,7 @@ def read_head(headers: Iterable[tuple[bytes, bytes]]) -> Head:
         is_grpc=given.get(b":method") == b"POST" and _CONTENT_TYPES.match(kind) is not None,
         timeout_seconds=None if timeout is None else int(timeout[1]) * _UNIT_SECONDS[timeout[2]],
         encoding=given.get(b"grpc-encoding", b"identity"),
+        is_too_long=length > _MOST_METADATA_BYTES,
     )
 
 

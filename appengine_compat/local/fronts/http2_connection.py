@@ -25,7 +25,11 @@ MOST_STREAMS = 256
 """How many requests of a connection may be under way; a client keeps back what is more."""
 WINDOW_BYTES = 1024 * 1024
 """How much of a request, and of a connection's requests, may be on its way to us unread."""
-_MOST_HEADER_BYTES = 64 * 1024
+_WANTED_HEADER_BYTES = 64 * 1024
+_MOST_HEADER_BYTES = 1024 * 1024
+"""Beyond what is wanted, headers still have to be read, as later ones build upon them."""
+_MOST_BODIES = 2
+"""So many of the longest bodies a connection may have under way together."""
 _MOST_KNOWN_BLOCKS = 64
 _LONGEST_KNOWN_BLOCK = 1024
 
@@ -33,7 +37,7 @@ _OUR_SETTINGS = frames.settings(
     {
         frames.MAX_CONCURRENT_STREAMS: MOST_STREAMS,
         frames.INITIAL_WINDOW_SIZE: WINDOW_BYTES,
-        frames.MAX_HEADER_LIST_SIZE: _MOST_HEADER_BYTES,
+        frames.MAX_HEADER_LIST_SIZE: _WANTED_HEADER_BYTES,
     }
 ) + frames.window_update(0, WINDOW_BYTES - frames.FIRST_WINDOW)
 _SETTINGS_ACK = frames.frame(frames.SETTINGS, frames.ACK, 0)
@@ -46,7 +50,8 @@ class Received(Generic[H]):
     Attributes:
         stream: where its reply goes.
         head: what ``read_head`` made of its headers.
-        body: its body; None for one longer than is taken, the rest of which is not read.
+        body: its body; None for one longer than is taken, alone or with others under way, the
+            rest of which is not read.
     """
 
     stream: int
@@ -101,6 +106,8 @@ class Http2Connection(Generic[H]):
         self._decoder = hpack.Decoder(_MOST_HEADER_BYTES)
         self._known_blocks: dict[bytes, H] = {}
         self._unacknowledged = 0
+        self._body_bytes = 0
+        """Of requests under way."""
         self._window = frames.FIRST_WINDOW
         self._stream_window = frames.FIRST_WINDOW
         self._frame_bytes = frames.SMALLEST_MAX_FRAME
@@ -116,6 +123,15 @@ class Http2Connection(Generic[H]):
             frames.WINDOW_UPDATE: self._on_window_update,
             frames.CONTINUATION: self._on_continuation,
         }
+
+    def is_open(self, number: int) -> bool:
+        """Tell whether a request is under way: not replied to, nor given up."""
+        return number in self._streams
+
+    @property
+    def held_back_bytes(self) -> int:
+        """How much of replies waits for the client to take more."""
+        return sum(len(stream.pending) for stream in self._held_back)
 
     @property
     def under_way(self) -> int:
@@ -183,7 +199,12 @@ class Http2Connection(Generic[H]):
         stream.size += len(payload)
         if payload and stream.chunks is not None:
             stream.chunks.append(payload)
-            if stream.size > self._most_body_bytes:
+            self._body_bytes += len(payload)
+            if (
+                stream.size > self._most_body_bytes
+                or self._body_bytes > _MOST_BODIES * self._most_body_bytes
+            ):
+                self._forget_body(stream)
                 stream.chunks = None
                 self._whole.append(Received(number, stream.head, None))
         if flags & frames.END_STREAM:
@@ -199,6 +220,10 @@ class Http2Connection(Generic[H]):
         if stream.chunks is not None:
             self._whole.append(Received(stream.number, stream.head, b"".join(stream.chunks)))
             stream.chunks = []
+
+    def _forget_body(self, stream: _Stream[H]) -> None:
+        if stream.chunks is not None:
+            self._body_bytes -= stream.size
 
     def _on_headers(self, number: int, flags: int, payload: bytes) -> None:
         if not number % 2:
@@ -266,15 +291,23 @@ class Http2Connection(Generic[H]):
             self._known_blocks[block] = head
         return head
 
-    def _on_reset(self, number: int, _flags: int, _payload: bytes) -> None:
+    def _on_reset(self, number: int, _flags: int, payload: bytes) -> None:
+        if len(payload) != 4:
+            raise ConnectionFault(frames.FRAME_SIZE_ERROR, "a reset of a broken length")
         if number == 0 or number > self._last_stream:
             raise ConnectionFault(frames.PROTOCOL_ERROR, "the end of a request that never began")
-        self._streams.pop(number, None)
+        stream = self._streams.pop(number, None)
+        if stream is not None:
+            self._forget_body(stream)
+            if self._held_back:
+                self._send_pending()
 
     def _on_settings(self, number: int, flags: int, payload: bytes) -> None:
         if number:
             raise ConnectionFault(frames.PROTOCOL_ERROR, "settings of one request")
         if flags & frames.ACK:
+            if payload:
+                raise ConnectionFault(frames.FRAME_SIZE_ERROR, "settings that were not asked for")
             return
         for setting, value in frames.read_settings(payload):
             if setting == frames.INITIAL_WINDOW_SIZE:
@@ -386,11 +419,18 @@ class Http2Connection(Generic[H]):
 
     def _end_reply(self, stream: _Stream[H]) -> None:
         del self._streams[stream.number]
+        self._forget_body(stream)
         if not stream.is_ended:
             self._reset(stream.number, frames.NO_ERROR)  # the rest of the request is not wanted
 
     def _reset(self, number: int, code: int) -> None:
         self._output.append(frames.frame(frames.RST_STREAM, 0, number, code.to_bytes(4, "big")))
+
+    def abandon(self) -> None:
+        """Forget all requests: nobody waits for them any more."""
+        self._streams.clear()
+        self._held_back.clear()
+        self._takes_more = False
 
     def end(self, code: int = frames.NO_ERROR) -> None:
         """Say that no further requests are taken; those under way still get their replies."""

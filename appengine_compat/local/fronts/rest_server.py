@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from appengine_compat.errors import ApiError, ConfigError
-from appengine_compat.local.fronts import rest_front
+from appengine_compat.local.fronts import listening, rest_front
 from appengine_compat.local.service import LocalService
 
 if TYPE_CHECKING:
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
 _THREADS = 16
 _MAX_REQUEST_BYTES = 160 * 1024 * 1024
-_MOST_CONNECTIONS = 8000
-_SPARE_FILES = 256
-"""Left of the process's open files for the database, targets and the program around."""
 _BACKLOG = 2048
 _IDLE_SECONDS = 60
 _CLEANUP_SECONDS = 10
@@ -48,7 +45,7 @@ class RestServer:
             threads=_THREADS,
             ident="appengine-compat",
             backlog=_BACKLOG,
-            connection_limit=_connection_limit(),
+            connection_limit=listening.most_connections(),
             channel_timeout=_IDLE_SECONDS,
             cleanup_interval=_CLEANUP_SECONDS,
             # select() knows no file above 1023.
@@ -130,7 +127,7 @@ def serve_app(app: WSGIApplication, host: str, port: int) -> RestServer:
             "Serving REST needs waitress, which is not installed: "
             "pip install 'appengine-compat[dev]'."
         ) from None
-    bound = _bind(host, port)
+    bound = listening.bind(host, port, "REST", "--rest-port")
     return RestServer(guarded(app, bound.getsockname()[0]), bound)
 
 
@@ -200,34 +197,3 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return ipaddress.ip_address(host)
     except ValueError:
         return None
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    try:
-        # An IPv4 address first: "localhost" is both, and most clients try that one.
-        found = sorted(
-            socket.getaddrinfo(host, port, type=socket.SOCK_STREAM),
-            key=lambda each: each[0] != socket.AF_INET,
-        )
-        family, _, _, _, address = found[0]
-        bound = socket.create_server(address[:2], family=family, backlog=_BACKLOG)
-    except OSError as error:
-        # Python adds the address to what the system says.
-        why = (error.strerror or str(error)).partition(" (while")[0]
-        raise ConfigError(
-            f"Cloud Tasks' REST cannot be served on {host}:{port}: {why}. "
-            "Choose another port, or end the program that listens there.",
-            setting="--rest-port",
-        ) from None
-    return bound
-
-
-def _connection_limit() -> int:
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 400
-    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if files == resource.RLIM_INFINITY:
-        return _MOST_CONNECTIONS
-    return max(64, min(_MOST_CONNECTIONS, files - _SPARE_FILES))

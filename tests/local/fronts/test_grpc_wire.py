@@ -446,13 +446,13 @@ def test_a_client_that_does_not_read_does_not_keep_others_waiting_and_loses_noth
     for stream in streams:
         listed = tasks_v2.ListTasksResponse.pb().FromString(idle.body(stream)[5:])
         bodies = {each.http_request.body for each in listed.tasks}
-        assert {bytes([number]) * 500_000 for number in range(8)} <= bodies
+        assert {bytes([number]) * 300_000 for number in range(8)} <= bodies
 
 
 def made_with_body(number: int) -> Task:
     request = tasks_v2.CreateTaskRequest.pb()(parent=QUEUE)
     request.task.http_request.url = "http://h/"
-    request.task.http_request.body = bytes([number]) * 500_000
+    request.task.http_request.body = bytes([number]) * 300_000
     return task_methods.read_task(request.task)
 
 
