@@ -1,10 +1,11 @@
-"""A service with a stepped clock, and its REST door without a server."""
+"""A service with a stepped clock, its REST door without a server, and its gRPC door on a port."""
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -15,11 +16,11 @@ import pytest
 from appengine_compat.core.model import Queue
 from appengine_compat.local.clock import ManualClock
 from appengine_compat.local.fronts import rest_front
+from appengine_compat.local.fronts.grpc_front import GrpcServer, serve_grpc
 from appengine_compat.local.service import LocalService
 from appengine_compat.local.store import Store
+from tests.local.fronts.h2_client import LOCATION, QUEUE, Client, dial
 
-LOCATION = "projects/p/locations/us-central1"
-QUEUE = f"{LOCATION}/queues/q"
 TASKS = f"/v2/{QUEUE}/tasks"
 
 
@@ -88,3 +89,37 @@ def service() -> Iterator[LocalService]:
 @pytest.fixture
 def rest(service) -> Rest:
     return Rest(service)
+
+
+@pytest.fixture
+def grpc_server(service) -> Iterator[GrpcServer]:
+    server = serve_grpc(service, port=0)
+    yield server
+    server.stop(0)
+
+
+@pytest.fixture
+def connect(grpc_server) -> Iterator[Callable[..., Client]]:
+    with ExitStack() as opened:
+
+        def connect(**options: Any) -> Client:
+            client = dial(grpc_server.port, **options)
+            opened.callback(client.close)
+            return client
+
+        yield connect
+
+
+@pytest.fixture
+def begin(service) -> Iterator[Callable[[], tuple[GrpcServer, Client]]]:
+    """Begins servers that a test ends itself, each with a client."""
+    with ExitStack() as opened:
+
+        def begin() -> tuple[GrpcServer, Client]:
+            server = serve_grpc(service, port=0)
+            opened.callback(server.stop, 0)
+            client = dial(server.port)
+            opened.callback(client.close)
+            return server, client
+
+        yield begin

@@ -7,201 +7,41 @@ import contextlib
 import logging
 import os
 import socket
-import struct
 import threading
-from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
-from urllib.parse import unquote
 
 import grpc
 import pytest
 from google.cloud import tasks_v2
-from h2.config import H2Configuration
-from h2.connection import H2Connection
 from h2.events import (
     ConnectionTerminated,
-    DataReceived,
-    Event,
     ResponseReceived,
-    SettingsAcknowledged,
     StreamEnded,
     StreamReset,
-    TrailersReceived,
 )
-from h2.settings import SettingCodes
 
 from appengine_compat.core.model import Task
 from appengine_compat.local import task_operations
 from appengine_compat.local.fronts import grpc_protocol, task_methods
-from appengine_compat.local.fronts.grpc_front import GrpcServer, serve_grpc
 from appengine_compat.local.service import LocalService
 from tests.local.fronts.conftest import LOCATION, QUEUE
-
-SERVICE = "/google.cloud.tasks.v2.CloudTasks"
-PATIENCE_SECONDS = 20.0
-LARGEST_WINDOW = 2**31 - 1
-OK, INVALID_ARGUMENT, NOT_FOUND, ALREADY_EXISTS, RESOURCE_EXHAUSTED = 0, 3, 5, 6, 8
-UNIMPLEMENTED, INTERNAL, UNAVAILABLE = 12, 13, 14
-
-
-class Client:
-    """A client that sends what it is told when it is told."""
-
-    def __init__(self, connected: socket.socket) -> None:
-        self._socket = connected
-        self._socket.settimeout(PATIENCE_SECONDS)
-        self.http2 = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
-        self.events: list[Event] = []
-        self.is_at_end = False
-        self.http2.initiate_connection()
-        self.http2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: LARGEST_WINDOW})
-        self.http2.increment_flow_control_window(LARGEST_WINDOW - 65_535)
-
-    def settle(self) -> Client:
-        """Wait until the server has taken the connection."""
-        self.send()
-        self.until(lambda: len(self.of(SettingsAcknowledged)) == 2)
-        return self
-
-    def ask(self, method: str, message: bytes, *, method_name: str = "POST", **headers: str) -> int:
-        """Prepare a call, and return its stream."""
-        stream = self.http2.get_next_available_stream_id()
-        given = {"content-type": "application/grpc", "te": "trailers"}
-        given |= {name.replace("_", "-"): value for name, value in headers.items()}
-        pseudo = {":method": method_name, ":scheme": "http", ":path": method, ":authority": "x"}
-        self.http2.send_headers(stream, list((pseudo | given).items()))
-        framed = b"\0" + len(message).to_bytes(4, "big") + message
-        for at in range(0, len(framed), 16_384):
-            self.http2.send_data(stream, framed[at : at + 16_384])
-        self.http2.end_stream(stream)
-        return stream
-
-    def create(self, task_id: str = "", *, queue: str = QUEUE, url: str = "http://h/") -> int:
-        return self.ask(f"{SERVICE}/CreateTask", create_request(task_id, queue, url))
-
-    def get_queue(self) -> int:
-        request = tasks_v2.GetQueueRequest.pb()(name=QUEUE)
-        return self.ask(f"{SERVICE}/GetQueue", request.SerializeToString())
-
-    def send(self) -> None:
-        """Send everything that is prepared, in one piece."""
-        self._socket.sendall(self.http2.data_to_send())
-
-    def of(self, kind: type, stream: int | None = None) -> list[Any]:
-        found = [each for each in self.events if isinstance(each, kind)]
-        return [each for each in found if stream is None or each.stream_id == stream]
-
-    def until(self, is_so: Callable[[], object]) -> None:
-        while not is_so():
-            data = self._socket.recv(1 << 20)
-            if not data:
-                self.is_at_end = True
-                assert is_so(), "the server has closed the connection"
-                return
-            self.events += self.http2.receive_data(data)
-
-    def answers(self, *streams: int) -> list[int]:
-        """Send what is prepared, and return the status of each of these calls."""
-        self.send()
-        self.until(lambda: all(self.of(StreamEnded, stream) for stream in streams))
-        return [self.status(stream) for stream in streams]
-
-    def status(self, stream: int) -> int:
-        (last, *_) = [*self.of(TrailersReceived, stream), *self.of(ResponseReceived, stream)]
-        return int(dict(last.headers)["grpc-status"])
-
-    def text(self, stream: int) -> str:
-        (refusal,) = self.of(ResponseReceived, stream)
-        return unquote(dict(refusal.headers)["grpc-message"])
-
-    def body(self, stream: int) -> bytes:
-        return b"".join(each.data for each in self.of(DataReceived, stream))
-
-    def to_end(self) -> bytes:
-        """Return what comes until the connection's end."""
-        found = b""
-        while data := self._socket.recv(1 << 20):
-            found += data
-        return found
-
-    def raw(self, data: bytes) -> None:
-        self._socket.sendall(data)
-
-    def vanish(self) -> None:
-        """End the connection by a reset, as when a process is killed with data unread."""
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._socket.close()
-
-    def widen(self) -> None:
-        """Let much come at once from now on."""
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
-
-    def close(self) -> None:
-        self._socket.close()
-
-
-def dial(port: int, *, buffer_bytes: int = 0) -> Client:
-    connected = socket.socket()
-    if buffer_bytes:
-        connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
-    connected.connect(("127.0.0.1", port))
-    return Client(connected).settle()
-
-
-class Gate:
-    """A function in whose midst calls wait."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self._function = function
-        self.entered, self.opened = threading.Event(), threading.Event()
-
-    def __call__(self, *args: Any) -> Any:
-        self.entered.set()
-        assert self.opened.wait(PATIENCE_SECONDS)
-        return self._function(*args)
-
-
-def create_request(task_id: str = "", queue: str = QUEUE, url: str = "http://h/") -> bytes:
-    request = tasks_v2.CreateTaskRequest.pb()(parent=queue)
-    request.task.http_request.url = url
-    if task_id:
-        request.task.name = f"{queue}/tasks/{task_id}"
-    return bytes(request.SerializeToString())
-
-
-@pytest.fixture
-def server(service) -> Iterator[GrpcServer]:
-    server = serve_grpc(service, port=0)
-    yield server
-    server.stop(0)
-
-
-@pytest.fixture
-def connect(server) -> Iterator[Callable[..., Client]]:
-    with ExitStack() as opened:
-
-        def connect(**options: Any) -> Client:
-            client = dial(server.port, **options)
-            opened.callback(client.close)
-            return client
-
-        yield connect
-
-
-@pytest.fixture
-def begin(service) -> Iterator[Callable[[], tuple[GrpcServer, Client]]]:
-    """Begins servers that a test ends itself, each with a client."""
-    with ExitStack() as opened:
-
-        def begin() -> tuple[GrpcServer, Client]:
-            server = serve_grpc(service, port=0)
-            opened.callback(server.stop, 0)
-            client = dial(server.port)
-            opened.callback(client.close)
-            return server, client
-
-        yield begin
+from tests.local.fronts.h2_client import (
+    ALREADY_EXISTS,
+    INTERNAL,
+    INVALID_ARGUMENT,
+    NOT_FOUND,
+    OK,
+    PATIENCE_SECONDS,
+    RESOURCE_EXHAUSTED,
+    SERVICE,
+    UNAVAILABLE,
+    UNIMPLEMENTED,
+    Client,
+    Gate,
+    create_request,
+    dial,
+)
 
 
 @pytest.fixture
@@ -322,8 +162,8 @@ def test_a_fault_of_ours_in_one_call_is_that_ones_alone(
 # --- what is no call ---
 
 
-def test_who_speaks_http_1_is_told_so_in_it(server) -> None:
-    with socket.create_connection(("127.0.0.1", server.port)) as client:
+def test_who_speaks_http_1_is_told_so_in_it(grpc_server) -> None:
+    with socket.create_connection(("127.0.0.1", grpc_server.port)) as client:
         client.settimeout(PATIENCE_SECONDS)
         client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         answer = b""
@@ -456,7 +296,7 @@ def made_with_body(number: int) -> Task:
     return task_methods.read_task(request.task)
 
 
-def test_a_thousand_idle_connections_while_one_works(server) -> None:
+def test_a_thousand_idle_connections_while_one_works(grpc_server) -> None:
     resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < 4096:
@@ -465,9 +305,9 @@ def test_a_thousand_idle_connections_while_one_works(server) -> None:
     try:
         with ExitStack() as opened:
             for _ in range(1000):
-                idle = socket.create_connection(("127.0.0.1", server.port), PATIENCE_SECONDS)
+                idle = socket.create_connection(("127.0.0.1", grpc_server.port), PATIENCE_SECONDS)
                 opened.callback(idle.close)
-            client = dial(server.port)
+            client = dial(grpc_server.port)
             opened.callback(client.close)
             for _ in range(10):
                 assert client.answers(client.create()) == [OK]
@@ -475,7 +315,7 @@ def test_a_thousand_idle_connections_while_one_works(server) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_who_comes_when_no_file_can_be_opened_is_served_once_one_can(server) -> None:
+def test_who_comes_when_no_file_can_be_opened_is_served_once_one_can(grpc_server) -> None:
     resource = pytest.importorskip("resource")
     told = threading.Event()
     handler = logging.Handler()
@@ -487,7 +327,7 @@ def test_who_comes_when_no_file_can_be_opened_is_served_once_one_can(server) -> 
     with ExitStack() as opened:
         opened.callback(log.removeHandler, handler)
         opened.callback(late.close)
-        before = dial(server.port)
+        before = dial(grpc_server.port)
         opened.callback(before.close)
         opened.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
         resource.setrlimit(resource.RLIMIT_NOFILE, (late.fileno() + 10, hard))
@@ -496,7 +336,7 @@ def test_who_comes_when_no_file_can_be_opened_is_served_once_one_can(server) -> 
         with contextlib.suppress(OSError):
             while True:
                 held.callback(os.close, os.dup(late.fileno()))
-        late.connect(("127.0.0.1", server.port))
+        late.connect(("127.0.0.1", grpc_server.port))
         assert told.wait(PATIENCE_SECONDS)
         assert before.answers(before.create()) == [OK]
         held.close()

@@ -132,7 +132,9 @@ def test_a_body_that_is_too_large_is_refused_by_its_length(server) -> None:
 
 
 def test_a_port_that_is_taken_is_told(server, service) -> None:
-    with pytest.raises(ConfigError, match=rf"127\.0\.0\.1:{server.port}: another program") as caught:
+    with pytest.raises(
+        ConfigError, match=rf"127\.0\.0\.1:{server.port}: another program"
+    ) as caught:
         serve_rest(service, port=server.port)
     assert caught.value.setting == "--rest-port"
 
