@@ -130,6 +130,22 @@ def test_a_token_may_go_to_this_machine_without_tls():
         assert canonical(http(url=address, token=token)).request.token == token
 
 
+@pytest.mark.parametrize(
+    "url", ["http://[/", "http://\u2100.com", "HTTP://example.com", "http://[::1", "http://"]
+)
+def test_a_token_may_go_to_no_malformed_address_without_tls(url: str):
+    with pytest.raises(ApiError, match="must start with 'https://'") as caught:
+        canonical(http(url=url, token=OidcToken(service_account_email="a@b")))
+    assert caught.value.code == "INVALID_ARGUMENT"
+
+
+@pytest.mark.parametrize("url", ["https://[/", "HTTPS://\u2100.com", "https://"])
+def test_a_malformed_address_with_tls_is_the_attempts_affair_with_a_token_or_without(url: str):
+    token = OidcToken(service_account_email="a@b")
+    for carried in (None, token):
+        assert canonical(http(url=url, token=carried)).request.url == url
+
+
 def test_a_bad_percent_escape_is_the_targets_affair():
     assert canonical(http(url="https://x/%zz")).request.url == "https://x/%zz"
 
