@@ -86,6 +86,7 @@ class Store:
         self._mutex = threading.Lock()
         self._waiting: list[_Call[Any]] = []
         self._is_led = False
+        self._is_closing = False
         self._is_closed = False
         self._connection = store_file.open_database(self.path, _BUSY_SECONDS)
         try:
@@ -146,9 +147,9 @@ class Store:
             _leaked_by_fork.append(self)
             return
 
-        def close(connection: Connection) -> None:
-            self._is_closed = True
-            connection.close()
+        def close(_connection: Connection) -> None:
+            # Not at once: those who came together with this have still to be committed.
+            self._is_closing = True
 
         if not self._is_closed:
             self.read(close)
@@ -178,6 +179,9 @@ class Store:
             batch, self._waiting = self._waiting, []
         try:
             self._execute(batch)
+            if self._is_closing and not self._is_closed:
+                self._is_closed = True
+                self._connection.close()
         except BaseException as error:
             for call in batch:
                 if not call.is_done:

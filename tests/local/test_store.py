@@ -197,6 +197,39 @@ def test_a_closed_database_says_so(path):
         store.write(put("a"))
 
 
+def test_who_comes_together_with_the_end_is_still_on_disk(path):
+    store = Store(path)
+    entered, go_on, faults = threading.Event(), threading.Event(), []
+
+    def slow(connection):
+        entered.set()
+        assert go_on.wait(10)
+
+    def call(function, *args):
+        try:
+            function(*args)
+        except StoreError as error:
+            faults.append(error)
+
+    calls = [(store.write, slow), (store.write, put("a")), (store.close,), (store.write, put("b"))]
+    threads = [threading.Thread(target=call, args=each) for each in calls]
+    threads[0].start()
+    assert entered.wait(10)
+    for count, thread in enumerate(threads[1:], 1):
+        thread.start()
+        while len(store._waiting) < count:
+            pass
+    go_on.set()
+    for thread in threads:
+        thread.join(10)
+    assert faults == []
+    with pytest.raises(StoreError, match="closed"):
+        store.write(put("c"))
+    store = Store(path)
+    assert {"a", "b"} <= keys(store)
+    store.close()
+
+
 # --- files that are not what they should be ---
 
 
