@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from appengine_compat.local.fronts.grpc_protocol import Head
     from appengine_compat.local.service import LocalService
 
-_THREADS = 16
+THREADS = 16
 """Calls wait for commits, which they share: more threads make larger commits, not more of them."""
-_LONG_COMPRESSED_BYTES = 64 * 1024
+_LONG_COMPRESSED_BYTES = 4 * 1024
+"""A thousand times as much may come out of it."""
 _LONGEST_DEADLINE_SECONDS = 30.0
 _NO_DEADLINE_SECONDS = 10 * 365 * 86400.0
 
@@ -96,7 +97,7 @@ class _Calls:
         # As they arrive on the wire, so that a call costs one look-up.
         self._methods = {f"/{name}": method for name, method in served.items()}
         self._service = service
-        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="appengine-compat-grpc-call")
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="appengine-compat-grpc-call")
         self.loop: Http2Loop
 
     def begin(self, calls: list[Call]) -> None:
@@ -163,8 +164,10 @@ class _Calls:
         self.loop.reply_from_elsewhere(call, reply)
 
     def _call_together(self, method: Method, group: list[Call], encoded: list[bytes]) -> None:
-        for call, reply in zip(group, _done_together(method, encoded), strict=True):
-            self.loop.reply_from_elsewhere(call, reply)
+        awaited = [call.is_awaited for call in group]
+        replies = iter(_done_together(method, list(itertools.compress(encoded, awaited))))
+        for call, is_awaited in zip(group, awaited, strict=True):
+            self.loop.reply_from_elsewhere(call, next(replies) if is_awaited else Reply(b""))
 
 
 def _done_together(method: Method, encoded: list[bytes]) -> list[Reply]:

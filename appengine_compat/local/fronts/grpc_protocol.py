@@ -122,7 +122,9 @@ def _decompressed(message: bytes) -> bytes:
 
 def _too_long() -> ApiError:
     return ApiError(
-        "RESOURCE_EXHAUSTED", f"A request may be {MOST_MESSAGE_BYTES} bytes long, not more."
+        "RESOURCE_EXHAUSTED",
+        f"A request may be {MOST_MESSAGE_BYTES} bytes long, and those under way on a connection "
+        "twice as much together, not more.",
     )
 
 

@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from appengine_compat.local.fronts.http2_connection import Http2Connection, Received
 
 _READ_BYTES = 256 * 1024
-_MOST_UNREAD_BYTES = 8 * 1024 * 1024
+MOST_UNREAD_BYTES = 8 * 1024 * 1024
 """For a client that leaves more of its replies unread, nothing further is begun."""
-_MOST_ELSEWHERE = 32
+MOST_ELSEWHERE = 32
 """How many requests of a client may be in other threads, given up or not."""
 _ACCEPTED_AT_ONCE = 64
 _AFTER_NO_FILES_SECONDS = 0.1
-_STUCK_SECONDS = 2.0
+STUCK_SECONDS = 2.0
 _NOT_HTTP2 = (
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n"
     b"Connection: close\r\n\r\nThis port speaks gRPC, without TLS. REST is on another one: "
@@ -114,7 +114,8 @@ class Http2Loop:
         self._selector.register(listener, selectors.EVENT_READ)
         self._selector.register(self._woken, selectors.EVENT_READ)
         self._peers: set[Peer] = set()
-        self._touched: set[Peer] = set()
+        self._resumed: set[Peer] = set()
+        """Those that the next turn looks at, whatever comes."""
         self._replies: deque[tuple[Call, Reply]] = deque()
         self._ends_at: float | None = None
         self._is_refusing = False
@@ -131,7 +132,7 @@ class Http2Loop:
         self._ends_at = time.monotonic() + grace_seconds
         self._wake()
         # A database that another program holds may keep the thread for longer.
-        self._thread.join(grace_seconds + _STUCK_SECONDS)
+        self._thread.join(grace_seconds + STUCK_SECONDS)
 
     def reply_from_elsewhere(self, call: Call, reply: Reply) -> None:
         """Answer a call that was taken elsewhere."""
@@ -155,7 +156,7 @@ class Http2Loop:
     def take_elsewhere(self, call: Call) -> bool:
         """Say that another thread will answer a call; False when its client has to wait."""
         peer = call.peer
-        if peer.elsewhere >= _MOST_ELSEWHERE:
+        if peer.elsewhere >= MOST_ELSEWHERE:
             peer.waiting.append(call.received)  # until one of the others is answered
             return False
         peer.elsewhere += 1
@@ -190,7 +191,7 @@ class Http2Loop:
 
     def _turn(self) -> None:
         calls: list[Call] = []
-        touched = self._touched = set()
+        touched, self._resumed = self._resumed, set()
         for key, ready in self._selector.select(self._patience()):
             peer = key.data
             if peer is not None:
@@ -219,6 +220,7 @@ class Http2Loop:
             is_held = not self._reads_replies(peer)
             self._send(peer)
             if is_held and peer.waiting and self._reads_replies(peer):
+                self._resumed.add(peer)
                 self._wake()  # nothing else might make a turn for it
 
     def _patience(self) -> float | None:
@@ -236,7 +238,7 @@ class Http2Loop:
             peer.waiting += awaited
 
     def _reads_replies(self, peer: Peer) -> bool:
-        return len(peer.unsent) + peer.http2.held_back_bytes <= _MOST_UNREAD_BYTES
+        return len(peer.unsent) + peer.http2.held_back_bytes <= MOST_UNREAD_BYTES
 
     def _receive(self, peer: Peer) -> None:
         try:
@@ -281,7 +283,7 @@ class Http2Loop:
         if peer.is_ending and not unsent:
             self._drop(peer)
             return
-        is_read = len(unsent) < _MOST_UNREAD_BYTES and not peer.is_ending
+        is_read = len(unsent) < MOST_UNREAD_BYTES and not peer.is_ending
         waits_for = (selectors.EVENT_READ if is_read else 0) | (
             selectors.EVENT_WRITE if unsent else 0
         )
@@ -301,14 +303,18 @@ class Http2Loop:
             self._selector.unregister(self._listener)
 
     def _accept(self) -> None:
-        for _ in range(_ACCEPTED_AT_ONCE):
-            if len(self._peers) >= self._most_connections:
-                self._tell_short(f"there are {len(self._peers)}")
-                self._listen(False)
-                return
+        room = self._most_connections - len(self._peers)
+        if room <= 0:
+            self._tell_short(f"there are {len(self._peers)}")
+            self._listen(False)
+            return
+        for _ in range(min(room, _ACCEPTED_AT_ONCE)):
             try:
                 connected, _ = self._listener.accept()
-            except (BlockingIOError, ConnectionError, InterruptedError):
+            except BlockingIOError:
+                self._is_short = False  # nobody waits any more
+                return
+            except (ConnectionError, InterruptedError):
                 return
             except OSError as error:
                 # Without this the loop would turn and turn, as the listener stays ready.
@@ -340,6 +346,5 @@ class Http2Loop:
         peer.socket.close()
         peer.http2.abandon()
         peer.waiting.clear()
-        self._is_short = False
         if self._listens_at is None:
             self._listen(True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import socket
 import struct
 import threading
@@ -27,6 +28,7 @@ QUEUE = f"{LOCATION}/queues/q"
 SERVICE = "/google.cloud.tasks.v2.CloudTasks"
 PATIENCE_SECONDS = 20.0
 LARGEST_WINDOW = 2**31 - 1
+FIRST_WINDOW = 65_535
 OK, INVALID_ARGUMENT, NOT_FOUND, ALREADY_EXISTS, RESOURCE_EXHAUSTED = 0, 3, 5, 6, 8
 UNIMPLEMENTED, INTERNAL, UNAVAILABLE = 12, 13, 14
 
@@ -34,15 +36,16 @@ UNIMPLEMENTED, INTERNAL, UNAVAILABLE = 12, 13, 14
 class Client:
     """A client that sends what it is told when it is told."""
 
-    def __init__(self, connected: socket.socket) -> None:
+    def __init__(self, connected: socket.socket, window: int = LARGEST_WINDOW) -> None:
         self._socket = connected
         self._socket.settimeout(PATIENCE_SECONDS)
         self.http2 = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
         self.events: list[Event] = []
         self.is_at_end = False
         self.http2.initiate_connection()
-        self.http2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: LARGEST_WINDOW})
-        self.http2.increment_flow_control_window(LARGEST_WINDOW - 65_535)
+        self.http2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: window})
+        if window == LARGEST_WINDOW:
+            self.http2.increment_flow_control_window(LARGEST_WINDOW - FIRST_WINDOW)
 
     def settle(self) -> Client:
         """Wait until the server has taken the connection."""
@@ -50,25 +53,53 @@ class Client:
         self.until(lambda: len(self.of(SettingsAcknowledged)) == 2)
         return self
 
-    def ask(self, method: str, message: bytes, *, method_name: str = "POST", **headers: str) -> int:
+    def ask(
+        self,
+        method: str,
+        message: bytes,
+        *,
+        method_name: str = "POST",
+        is_compressed: bool = False,
+        **headers: str,
+    ) -> int:
         """Prepare a call, and return its stream."""
-        stream = self.http2.get_next_available_stream_id()
-        given = {"content-type": "application/grpc", "te": "trailers"}
-        given |= {name.replace("_", "-"): value for name, value in headers.items()}
-        pseudo = {":method": method_name, ":scheme": "http", ":path": method, ":authority": "x"}
-        self.http2.send_headers(stream, list((pseudo | given).items()))
-        framed = b"\0" + len(message).to_bytes(4, "big") + message
+        if is_compressed:
+            message, headers = gzip.compress(message), {**headers, "grpc-encoding": "gzip"}
+        stream = self.begin(method, method_name, **headers)
+        framed = bytes((is_compressed,)) + len(message).to_bytes(4, "big") + message
         for at in range(0, len(framed), 16_384):
             self.http2.send_data(stream, framed[at : at + 16_384])
         self.http2.end_stream(stream)
         return stream
 
+    def begin(self, method: str, method_name: str = "POST", **headers: str) -> int:
+        """Prepare the headers of a call, and return its stream."""
+        stream = self.http2.get_next_available_stream_id()
+        given = {"content-type": "application/grpc", "te": "trailers"}
+        given |= {name.replace("_", "-"): value for name, value in headers.items()}
+        pseudo = {":method": method_name, ":scheme": "http", ":path": method, ":authority": "x"}
+        self.http2.send_headers(stream, list((pseudo | given).items()))
+        return stream
+
     def create(self, task_id: str = "", *, queue: str = QUEUE, url: str = "http://h/") -> int:
         return self.ask(f"{SERVICE}/CreateTask", create_request(task_id, queue, url))
 
-    def get_queue(self) -> int:
-        request = tasks_v2.GetQueueRequest.pb()(name=QUEUE)
+    def get_queue(self, name: str = QUEUE) -> int:
+        request = tasks_v2.GetQueueRequest.pb()(name=name)
         return self.ask(f"{SERVICE}/GetQueue", request.SerializeToString())
+
+    def list_tasks(self) -> int:
+        request = tasks_v2.ListTasksRequest.pb()(parent=QUEUE, response_view=2)
+        return self.ask(f"{SERVICE}/ListTasks", request.SerializeToString())
+
+    def nonsense(self) -> int:
+        """Prepare a call that is refused without any work."""
+        return self.ask("/none/Such", b"")
+
+    def open_windows(self) -> None:
+        """Let everything come that was kept back."""
+        self.http2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: LARGEST_WINDOW})
+        self.http2.increment_flow_control_window(LARGEST_WINDOW - FIRST_WINDOW)
 
     def send(self) -> None:
         """Send everything that is prepared, in one piece."""
@@ -127,12 +158,12 @@ class Client:
         self._socket.close()
 
 
-def dial(port: int, *, buffer_bytes: int = 0) -> Client:
+def dial(port: int, *, buffer_bytes: int = 0, window: int = LARGEST_WINDOW) -> Client:
     connected = socket.socket()
     if buffer_bytes:
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
     connected.connect(("127.0.0.1", port))
-    return Client(connected).settle()
+    return Client(connected, window).settle()
 
 
 class Gate:

@@ -201,10 +201,7 @@ def test_a_fault_ends_its_connection_with_its_reason_and_no_other(connect) -> No
 def test_a_message_that_is_too_long_is_refused_before_its_end(begin, monkeypatch) -> None:
     monkeypatch.setattr(grpc_protocol, "MOST_MESSAGE_BYTES", 100_000)
     _, client = begin()
-    stream = client.http2.get_next_available_stream_id()
-    headers = {":method": "POST", ":scheme": "http", ":path": f"{SERVICE}/GetQueue"}
-    headers |= {":authority": "x", "content-type": "application/grpc"}
-    client.http2.send_headers(stream, list(headers.items()))
+    stream = client.begin(f"{SERVICE}/GetQueue")
     for _ in range(7):
         client.http2.send_data(stream, bytes(16_000))
     client.send()
@@ -276,8 +273,7 @@ def test_a_client_that_does_not_read_does_not_keep_others_waiting_and_loses_noth
     for number in range(8):
         service.create_task(QUEUE, made_with_body(number))
     idle, other = connect(buffer_bytes=4096), connect()
-    request = tasks_v2.ListTasksRequest.pb()(parent=QUEUE, response_view=2).SerializeToString()
-    streams = [idle.ask(f"{SERVICE}/ListTasks", request) for _ in range(6)]
+    streams = [idle.list_tasks() for _ in range(6)]
     idle.send()
     for number in range(20):
         assert other.answers(other.create(f"t{number}"), other.get_queue()) == [OK, OK]

@@ -748,6 +748,117 @@ def test_several_replies_at_once_all_arrive_whatever_the_client_allows_when(
     assert not pair.of(ConnectionTerminated)
 
 
+# --- how much of bodies is kept ---
+
+
+def short(most_body_bytes: int, *sent: Frame | bytes) -> Http2Connection[Headers]:
+    made = connection(most_body_bytes)
+    made.receive(START + wire(*sent))
+    return made
+
+
+def test_two_of_the_longest_bodies_may_be_under_way_and_a_byte_more_is_refused_alone() -> None:
+    made = short(100, opening(1), opening(3), opening(5))
+    assert made.receive(wire(DataFrame(1, bytes(100)), DataFrame(3, bytes(100)))) == []
+    assert made.receive(wire(DataFrame(5, b"x"))) == [Received(5, HEAD, None)]
+    ends = [DataFrame(number, b"", flags=("END_STREAM",)) for number in (1, 3, 5)]
+    assert made.receive(wire(*ends)) == [
+        Received(1, HEAD, bytes(100)),
+        Received(3, HEAD, bytes(100)),
+    ]
+
+
+def test_a_body_counts_until_its_request_is_answered() -> None:
+    made = short(100, opening(1), DataFrame(1, bytes(100), flags=("END_STREAM",)))
+    made.receive(wire(opening(3), DataFrame(3, bytes(100), flags=("END_STREAM",))))
+    (refused,) = made.receive(wire(opening(5), DataFrame(5, b"x")))
+    assert refused.body is None
+    made.reply(5, REPLY_HEAD)
+    made.reply(1, REPLY_HEAD, b"y", TRAILERS)
+    again = wire(opening(7), DataFrame(7, bytes(100), flags=("END_STREAM",)))
+    assert made.receive(again) == [Received(7, HEAD, bytes(100))]
+
+
+@pytest.mark.parametrize("is_padded", [False, True])
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from(["begin", "data", "last", "trailers", "reset", "reply", "refuse"]),
+            st.integers(0, 4),
+            st.integers(0, 120),
+        ),
+        max_size=40,
+    )
+)
+@settings(max_examples=150, deadline=None)
+def test_whatever_becomes_of_requests_their_bodies_do_not_count_after_them(
+    is_padded: bool, steps: list[tuple[str, int, int]]
+) -> None:
+    made = short(100, frames.window_update(0, 2**30))
+    numbers = itertools.count(1, 2)
+    sending: list[int] = []
+    under_way: list[int] = []
+    flags, more = (("PADDED",), {"pad_length": 9}) if is_padded else ((), {})
+    for kind, place, size in steps:
+        if kind == "begin":
+            number = next(numbers)
+            made.receive(wire(opening(number)))
+            sending.append(number)
+            under_way.append(number)
+        elif kind in ("data", "last", "trailers") and sending:
+            number = sending[place % len(sending)]
+            ends = ("END_STREAM",) if kind == "last" else ()
+            made.receive(wire(DataFrame(number, bytes(size), flags=(*flags, *ends), **more)))
+            if kind == "trailers":
+                made.receive(wire(whole(number)))
+            if kind != "data":
+                sending.remove(number)
+        elif kind in ("reset", "reply", "refuse") and under_way:
+            number = under_way.pop(place % len(under_way))
+            if kind == "reset":
+                made.receive(wire(RstStreamFrame(number, 8)))
+                sending = [each for each in sending if each != number]
+            elif kind == "reply":
+                made.reply(number, REPLY_HEAD, bytes(size), TRAILERS)
+            else:
+                made.reply(number, REPLY_HEAD)
+    for number in under_way:
+        made.reply(number, REPLY_HEAD, b"y", TRAILERS)
+    assert made.under_way == 0
+    first, second, third = (next(numbers) for _ in range(3))
+    largest = [
+        made.receive(wire(opening(number), DataFrame(number, bytes(100), flags=("END_STREAM",))))
+        for number in (first, second)
+    ]
+    assert largest == [[Received(first, HEAD, bytes(100))], [Received(second, HEAD, bytes(100))]]
+    beyond = made.receive(wire(opening(third), DataFrame(third, b"x")))
+    assert beyond == [Received(third, HEAD, None)]
+
+
+def test_what_waits_to_be_let_through_is_counted_until_it_is_or_nobody_wants_it() -> None:
+    made = begun(SettingsFrame(0, {4: 10}), whole(1), whole(3))
+    for number in (1, 3):
+        made.reply(number, REPLY_HEAD, bytes(100), TRAILERS)
+    assert made.held_back_bytes == 180
+    made.receive(wire(frames.window_update(1, 30)))
+    assert made.held_back_bytes == 150
+    made.receive(wire(RstStreamFrame(3, 8)))
+    assert made.held_back_bytes == 60
+    assert made.is_open(1)
+    assert not made.is_open(3)
+    made.receive(wire(frames.window_update(1, 60)))
+    assert made.held_back_bytes == 0
+    assert not made.is_open(1)
+
+
+def test_of_a_client_that_has_gone_nothing_is_kept() -> None:
+    made = begun(whole(1), SettingsFrame(0, {4: 0}), opening(3), DataFrame(3, b"x"))
+    made.reply(1, REPLY_HEAD, bytes(100), TRAILERS)
+    made.abandon()
+    assert (made.under_way, made.held_back_bytes) == (0, 0)
+    assert not made.is_open(3)
+
+
 # --- headers that are decoded once ---
 
 NAMES = [b":path", b"te", b"grpc-timeout", b"authorization", b"a", b"b"]
