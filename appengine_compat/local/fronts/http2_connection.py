@@ -131,7 +131,8 @@ class Http2Connection(Generic[H]):
     @property
     def held_back_bytes(self) -> int:
         """How much of replies waits for the client to take more."""
-        return sum(len(stream.pending) for stream in self._held_back)
+        held_back = self._held_back
+        return sum(len(stream.pending) for stream in held_back) if held_back else 0
 
     @property
     def under_way(self) -> int:

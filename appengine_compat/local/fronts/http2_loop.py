@@ -217,9 +217,9 @@ class Http2Loop:
         if calls:
             self._begin(calls)
         for peer in touched:
-            is_held = not self._reads_replies(peer)
+            is_held = bool(peer.waiting) and not self._reads_replies(peer)
             self._send(peer)
-            if is_held and peer.waiting and self._reads_replies(peer):
+            if is_held and self._reads_replies(peer):
                 self._resumed.add(peer)
                 self._wake()  # nothing else might make a turn for it
 
