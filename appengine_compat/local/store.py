@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from appengine_compat.errors import ApiError, StoreError
-from appengine_compat.local import store_file
+from appengine_compat.local import forks, store_file
 
 T = TypeVar("T")
 Connection = sqlite3.Connection
@@ -88,7 +88,9 @@ class Store:
         self._is_led = False
         self._is_closing = False
         self._is_closed = False
-        self._connection = store_file.open_database(self.path, _BUSY_SECONDS)
+        self._work = forks.Work()
+        with self._work:
+            self._connection = store_file.open_database(self.path, _BUSY_SECONDS)
         try:
             self.secret = self.write(_secret)
         except BaseException:
@@ -178,10 +180,11 @@ class Store:
         with self._mutex:
             batch, self._waiting = self._waiting, []
         try:
-            self._execute(batch)
-            if self._is_closing and not self._is_closed:
-                self._is_closed = True
-                self._connection.close()
+            with self._work:
+                self._execute(batch)
+                if self._is_closing and not self._is_closed:
+                    self._is_closed = True
+                    self._connection.close()
         except BaseException as error:
             for call in batch:
                 if not call.is_done:

@@ -6,6 +6,9 @@ import logging
 import os
 import re
 import sqlite3
+import subprocess
+import sys
+import textwrap
 import threading
 from pathlib import Path
 
@@ -488,3 +491,33 @@ def test_an_interruption_in_one_of_several_is_not_kept_from_its_caller(path):
     store.write(put("c"))
     assert "c" in keys(store)
     store.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_fork_waits_for_a_transaction_whose_locks_a_child_would_inherit(tmp_path):
+    script = """
+        import os, signal, threading
+        from appengine_compat.local.store import Store
+        put = "INSERT INTO documents VALUES (?, '', NULL)"
+        store = Store("tasks.db")
+        begun, may_end = threading.Event(), threading.Event()
+        def last(connection):
+            connection.execute(put, ("parent",))
+            begun.set()
+            may_end.wait()
+        thread = threading.Thread(target=store.write, args=(last,))
+        thread.start()
+        begun.wait()
+        # What is registered later is called earlier: the transaction is under way until the fork.
+        os.register_at_fork(before=may_end.set)
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)
+            Store("tasks.db").write(lambda connection: connection.execute(put, ("child",)))
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        thread.join()
+        count = "SELECT count(*) FROM documents"
+        assert store.read(lambda connection: connection.execute(count).fetchone()[0]) == 2
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], cwd=tmp_path, check=True)
