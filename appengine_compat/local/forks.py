@@ -1,8 +1,8 @@
-"""No fork in the midst of a database's work.
+"""No fork in the midst of what the scheduler's thread does with SQLite and OpenSSL.
 
-A child inherits SQLite's own locks, and what SQLite believes of the file's, as they are. Forked
-while another thread is in a transaction, it would wait for the end of that for ever, since the
-thread is not there. So a fork waits for it, in the parent.
+A child inherits the locks of such libraries, and what SQLite believes of the file's, as they are.
+Forked while another thread is in a transaction, it would wait for the end of that for ever, since
+the thread is not there. So a fork waits for it, in the parent.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _held: list[Work] = []
 
 
 class Work:
-    """Entered for as long as a database works; one thread at a time."""
+    """Entered for as long as such work takes; one thread at a time."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

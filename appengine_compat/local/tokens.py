@@ -9,9 +9,13 @@ from __future__ import annotations
 import hmac
 import threading
 
+from appengine_compat.local import forks
+
 _PURPOSE = b"appengine-compat local task 1"
 
 _lock = threading.Lock()
+_digesting = forks.Work()
+"""OpenSSL has locks of its own, which a child would inherit."""
 _secrets: tuple[bytes, ...] = ()
 
 
@@ -43,7 +47,8 @@ def make(secret: bytes, *, queue_id: str, task_id: str, path: str) -> str:
         encoded = part.encode("utf-8", "surrogatepass")
         # Each part is preceded by its length: no two triples share an encoding.
         message += len(encoded).to_bytes(4, "big") + encoded
-    return hmac.digest(secret, message, "sha256").hex()
+    with _digesting:
+        return hmac.digest(secret, message, "sha256").hex()
 
 
 def is_genuine(token: str, *, queue_id: str, task_id: str, path: str) -> bool:
