@@ -66,6 +66,7 @@ def _run(options: argparse.Namespace) -> int:
     windows = server_options.windows(options, Windows())
     service = LocalService(Store(settings.DB.get() or None), clock=clock, windows=windows)
     try:
+        service.store.reserve_log()
         identity = Identity(service.store, options.oidc_issuer)
         control = server_options.control(service, clock, of_file, named)
         doors = open_doors(

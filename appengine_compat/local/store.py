@@ -134,6 +134,18 @@ class Store:
         self._run([call])
         return call.taken()
 
+    def reserve_log(self) -> None:
+        """Give the write-ahead log at once the size that it will have.
+
+        Each commit that makes it longer costs a third more than one that does not. For a program
+        that stays; it takes some milliseconds.
+
+        Raises:
+            StoreError: the database could not be written.
+        """
+        if self.path:
+            self.read(store_file.reserve_log)
+
     @property
     def is_busy(self) -> bool:
         """Whether a caller would wait for what another does."""
@@ -208,8 +220,10 @@ class Store:
             for call in batch:
                 call.error = StoreError("The database is closed.", path=self.path)
             return
-        is_write = any(call.is_write for call in batch)
-        is_durable = any(call.is_durable for call in batch)
+        is_write = is_durable = False
+        for call in batch:
+            is_write |= call.is_write
+            is_durable |= call.is_durable
         try:
             if is_write:
                 if not is_durable:

@@ -36,6 +36,8 @@ _MIGRATIONS: dict[int, str] = {
 _CHECKED_BYTES = 32 * 1024 * 1024
 """Up to here the whole file is checked when it is opened; larger ones would delay the start."""
 _OPENING_SECONDS = 30.0
+_CACHE_SIZE = -16_000  # in KiB, as the sign says
+_LOG_BYTES = 4 * 1024 * 1024  # a thousand pages, after which SQLite makes a checkpoint
 
 _logger = logging.getLogger(__name__)
 
@@ -67,6 +69,25 @@ def open_database(path: str, busy_seconds: float) -> sqlite3.Connection:
             return _open_file(path, busy_seconds)
         except sqlite3.Error as error:
             raise store_error(path, error) from error
+
+
+def reserve_log(connection: sqlite3.Connection) -> None:
+    """Make the write-ahead log as long as it becomes between two checkpoints.
+
+    What a transaction cannot keep in memory goes into the log before its end; and the log keeps
+    its length when the transaction comes to nothing.
+    """
+    connection.execute("PRAGMA cache_size=-64")
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            connection.execute("CREATE TABLE reserved (bytes)")
+            connection.execute("INSERT INTO reserved VALUES (zeroblob(?))", (_LOG_BYTES,))
+        finally:
+            if connection.in_transaction:  # which a full disk has ended already
+                connection.execute("ROLLBACK")
+    finally:
+        connection.execute(f"PRAGMA cache_size={_CACHE_SIZE}")
 
 
 def store_error(path: str, error: sqlite3.Error) -> StoreError:
@@ -113,7 +134,7 @@ def _connect(path: str, busy_seconds: float) -> sqlite3.Connection:
         path, timeout=busy_seconds, isolation_level=None, check_same_thread=False
     )
     try:
-        connection.execute("PRAGMA cache_size=-16000")
+        connection.execute(f"PRAGMA cache_size={_CACHE_SIZE}")
         connection.execute("PRAGMA temp_store=MEMORY")
     except BaseException:
         connection.close()

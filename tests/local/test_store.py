@@ -521,3 +521,48 @@ def test_a_fork_waits_for_a_transaction_whose_locks_a_child_would_inherit(tmp_pa
         assert store.read(lambda connection: connection.execute(count).fetchone()[0]) == 2
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(script)], cwd=tmp_path, check=True)
+
+
+def test_a_log_that_is_reserved_does_not_grow_with_the_next_commits(path):
+    store = Store(path)
+    store.write(put("before"))
+    store.reserve_log()
+    log = Path(f"{path}-wal")
+    reserved = log.stat().st_size
+    assert reserved > 4_000_000
+    for number in range(100):
+        store.write(put(f"after{number}"))
+    assert log.stat().st_size == reserved
+    store.close()
+    again = Store(path)
+    assert {"before", "after0", "after99"} < keys(again)
+    tables = "SELECT count(*) FROM sqlite_master WHERE name = 'reserved'"
+    assert again.read(lambda connection: connection.execute(tables).fetchone()) == (0,)
+    again.close()
+
+
+def test_reserving_the_log_leaves_what_another_process_writes(path):
+    store, other = Store(path), Store(path)
+    other.write(put("theirs"))
+    store.reserve_log()
+    other.write(put("theirs, later"))
+    assert {"theirs", "theirs, later"} < keys(store)
+    store.close()
+    other.close()
+
+
+def test_a_database_in_memory_has_no_log_to_reserve():
+    store = Store(None)
+    store.reserve_log()
+    assert "secret" in keys(store)
+    store.close()
+
+
+def test_a_log_that_cannot_be_reserved_is_told_and_harms_nothing(path):
+    store = Store(path)
+    store.write(put("kept"))
+    store.write(lambda connection: connection.execute("PRAGMA max_page_count=1"))
+    with pytest.raises(StoreError, match="full"):
+        store.reserve_log()
+    assert "kept" in keys(store)
+    store.close()

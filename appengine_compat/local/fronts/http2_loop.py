@@ -224,8 +224,10 @@ class Http2Loop:
                 self._wake()  # nothing else might make a turn for it
 
     def _patience(self) -> float | None:
+        if self._ends_at is None and self._listens_at is None:
+            return None
         moments = [at for at in (self._ends_at, self._listens_at) if at is not None]
-        return max(0.0, min(moments) - time.monotonic()) if moments else None
+        return max(0.0, min(moments) - time.monotonic())
 
     def _take_waiting(self, peer: Peer, calls: list[Call]) -> None:
         waiting, peer.waiting = peer.waiting, deque()
