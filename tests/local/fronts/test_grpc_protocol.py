@@ -167,7 +167,7 @@ def test_what_was_never_compressed(packed: bytes) -> None:
         read_message(GZIP, body(packed, 1))
 
 
-@pytest.mark.parametrize("more", [b"\0", gzip.compress(b"another")])
+@pytest.mark.parametrize("more", [b"\0", gzip.compress(b"another")], ids=["a byte", "another"])
 def test_what_follows_a_compressed_message_is_not_lost_silently(more: bytes) -> None:
     with refused("INTERNAL", "cannot be decompressed"):
         read_message(GZIP, body(gzip.compress(b"one") + more, 1))
