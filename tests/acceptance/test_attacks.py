@@ -29,6 +29,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from appengine_compat.payload import signing
+from tests import wsgi_server
 from tests.acceptance.conftest import EXAMPLE
 from tests.handler.conftest import ACCOUNT, AUDIENCE, KEYS, Issuer, base64url, part
 
@@ -66,16 +67,7 @@ class Site:
 
     def send(self, request: bytes) -> bytes:
         """Send raw bytes and return the raw answer, as far as the server gives one."""
-        answer = b""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=20) as connection:
-            try:
-                connection.sendall(request)
-                connection.shutdown(socket.SHUT_WR)
-                while piece := connection.recv(65536):
-                    answer += piece
-            except ConnectionError:
-                pass  # a server may hang up on what it will not read
-        return answer
+        return wsgi_server.exchange(self.port, request)
 
     def payload(self, name: str = "tripped") -> bytes:
         return pickle.dumps((print, (Tripwire(str(self.wires / name)),), {}))

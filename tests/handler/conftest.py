@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import http.server
 import json
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -122,18 +122,6 @@ def serve() -> Iterator[Callable[[Any], Send]]:
                 wsgi_server.serving(app, threads=2, clear_untrusted_proxy_headers=False)
             )
 
-            def send(request: bytes) -> bytes:
-                with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
-                    answer = b""
-                    try:
-                        connection.sendall(request)
-                        connection.shutdown(socket.SHUT_WR)
-                        while piece := connection.recv(65536):
-                            answer += piece
-                    except ConnectionError:
-                        pass  # a server may hang up on what it will not read
-                    return answer
-
-            return send
+            return functools.partial(wsgi_server.exchange, port)
 
         yield start

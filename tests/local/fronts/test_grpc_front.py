@@ -26,10 +26,8 @@ PATIENCE_SECONDS = 20
 
 
 @pytest.fixture
-def server(service) -> Iterator[GrpcServer]:
-    server = serve_grpc(service, port=0)
-    yield server
-    server.stop(0)
+def server(grpc_server: GrpcServer) -> GrpcServer:
+    return grpc_server
 
 
 @pytest.fixture
