@@ -30,7 +30,6 @@ SMALLEST_MAX_FRAME, LARGEST_MAX_FRAME = 16_384, 2**24 - 1
 FIRST_WINDOW, LARGEST_WINDOW = 65_535, 2**31 - 1
 
 _HEAD = struct.Struct(">HBBBL")
-_END_OF_REPLY = END_HEADERS | END_STREAM
 _PRIORITY_BYTES = 5
 _LONG_STRING = 0x7F
 
@@ -61,17 +60,10 @@ def frame(kind: int, flags: int, stream: int, payload: bytes | memoryview = b"")
 
 def whole_reply(stream: int, head: bytes, body: bytes, trailers: bytes) -> bytes:
     """Return the frames of headers, body and trailers that fit into one frame each."""
-    pack = _HEAD.pack
-    length = len(body)
-    return b"".join(
-        (
-            pack(len(head) >> 8, len(head) & 0xFF, HEADERS, END_HEADERS, stream),
-            head,
-            pack(length >> 8, length & 0xFF, DATA, 0, stream),
-            body,
-            pack(len(trailers) >> 8, len(trailers) & 0xFF, HEADERS, _END_OF_REPLY, stream),
-            trailers,
-        )
+    return (
+        frame(HEADERS, END_HEADERS, stream, head)
+        + frame(DATA, 0, stream, body)
+        + frame(HEADERS, END_HEADERS | END_STREAM, stream, trailers)
     )
 
 
